@@ -1,0 +1,44 @@
+# `make` builds everything that is stale; `make test` runs the everyday tests.
+PYTHON ?= python3
+BIN := .venv/bin
+LOCKS := $(wildcard env/*.lock)
+
+.DEFAULT_GOAL := all
+.PHONY: all setup test slow lint reproduce lock clean
+
+all: setup
+	@$(BIN)/dvc repro
+	@$(BIN)/tunesmith summary
+
+setup: .venv/.ready
+
+# The .pth line puts this environment's python first for the commands that DVC starts.
+.venv/.ready: pyproject.toml $(LOCKS)
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check -c env/torch.lock torch
+	$(BIN)/pip install --disable-pip-version-check $(LOCKS:%=-c %) -e '.[torch,dev]'
+	@$(BIN)/python -c "import sysconfig, pathlib; \
+	pathlib.Path(sysconfig.get_path('purelib'), 'tunesmith_path.pth').write_text( \
+	'import os, sys; os.environ[\"PATH\"] = os.path.join(sys.prefix, \"bin\") + os.pathsep + os.environ.get(\"PATH\", \"\")\n')"
+	$(BIN)/python -c "from stages.core import llamacpp; print('llama.cpp source:', llamacpp.fetch())"
+	@touch $@
+
+test: setup
+	$(BIN)/python -m pytest
+
+slow: setup
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+reproduce: setup
+	$(BIN)/python tests/reproduce.py
+
+lint: setup
+	$(BIN)/ruff format --check stages tests benchmarks
+	$(BIN)/ruff check stages tests benchmarks
+	$(BIN)/mypy
+
+lock:
+	$(BIN)/python env/lock.py
+
+clean:
+	rm -rf .venv .tunesmith .pytest_cache .mypy_cache .ruff_cache
