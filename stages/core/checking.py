@@ -1,0 +1,56 @@
+"""Examples in, the ones fit for training and a reject for each other one out."""
+
+from collections.abc import Callable, Sequence
+
+from stages.core import dialogue, duplicates
+from stages.core.example import Example, Reject, dumps
+
+Check = Callable[[Example], str | None]
+
+
+def checked(rows: Sequence[Example], check: Check) -> tuple[list[Example], list[Reject]]:
+    """Part the examples that break a rule of chats, or of their recipe's own `check`."""
+    kept, rejects = [], []
+    for row in rows:
+        found = dialogue.problem(row)
+        if found is None and (reason := check(row)):
+            found = ("check", reason)
+        if found is None:
+            kept.append(row)
+        else:
+            rejects.append(Reject(row.source, *found))
+    return kept, rejects
+
+
+def without_copies(rows: Sequence[Example], threshold: float) -> tuple[list[Example], list[Reject]]:
+    """Keep the first of rows that say the same, exactly or with at least this similarity."""
+    rows, exact = _part(rows, duplicates.exact([_everything(row) for row in rows]), "duplicate")
+    rows, near = _part(rows, duplicates.near([_said(row) for row in rows], threshold), "near_copy")
+    return rows, exact + near
+
+
+def _part(
+    rows: Sequence[Example], copies: Sequence[int | None], code: str
+) -> tuple[list[Example], list[Reject]]:
+    kept, rejects = [], []
+    for row, original in zip(rows, copies, strict=True):
+        if original is None:
+            kept.append(row)
+        else:
+            rejects.append(Reject(row.source, code, f"It repeats {rows[original].source}."))
+    return kept, rejects
+
+
+def _everything(row: Example) -> str:
+    return dumps([row.messages, row.tools]).decode()
+
+
+def _said(row: Example) -> str:
+    """All text but the system message, which most rows of a dataset share."""
+    said = [message for message in row.messages if message.get("role") != "system"]
+    return "\n".join(f"{m.get('content') or ''} {_calls(m)}" for m in said)
+
+
+def _calls(message: dict[str, object]) -> str:
+    calls = message.get("tool_calls")
+    return dumps(calls).decode() if calls else ""

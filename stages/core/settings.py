@@ -1,0 +1,300 @@
+"""params.yaml in, checked settings out: every mistake named by file, line, key and nearest name."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stages.core import mistakes, params_text, plugins
+from stages.core.errors import TunesmithError
+
+PARAMS = Path("params.yaml")
+QUANTS = (
+    *("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s"),
+    *("q4_k_m", "q4_k_s", "q3_k_l", "q3_k_m", "q3_k_s", "q2_k"),
+)
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Settings(BaseModel):
+    """Base of all settings and of every plug-in's `Options`: nothing unknown, nothing coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Sample(Settings):
+    """A folder of raw data made here, by a seeded maker."""
+
+    maker: str
+    options: dict[str, Any]
+
+
+class Base(Settings):
+    """A model to start from; its other keys are the options of `stages/bases/<kind>`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+    kind: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self.model_extra or {}
+
+
+class Split(Settings):
+    """Fractions of the groups; what is left is the training split."""
+
+    seed: int
+    valid: Fraction
+    test: Fraction
+
+
+class Checks(Settings):
+    """near_duplicates: Jaccard similarity of word 3-grams that makes a row a copy; 1.0 is off."""
+
+    near_duplicates: Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class Dataset(Settings):
+    """Raw data plus how to read it."""
+
+    recipe: str
+    source: Annotated[str, Field(min_length=1)]
+    options: dict[str, Any]
+    checks: Checks
+    split: Split
+
+
+class Tokens(Settings):
+    """max_length in tokens; over_length says what becomes of a longer row."""
+
+    max_length: Positive
+    over_length: Literal["error", "drop"]
+
+
+class Lora(Settings):
+    """Low-rank adapter: the weight update is alpha/r (rsLoRA: alpha/sqrt(r)) times B·A."""
+
+    r: Positive
+    alpha: Annotated[float, Field(gt=0)]
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
+    targets: Annotated[list[str], Field(min_length=1)]
+
+
+class Train(Settings):
+    """One optimizer step is batch_size * accumulate rows; max_steps 0 means epochs decide."""
+
+    seed: Count
+    epochs: Positive
+    max_steps: Count
+    batch_size: Positive
+    accumulate: Positive
+    optimizer: Literal["adamw", "adafactor", "sgd"]
+    learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
+    schedule: Literal["cosine", "linear", "constant"]
+    warmup: Fraction
+    weight_decay: Annotated[float, Field(ge=0.0)]
+    max_grad_norm: Annotated[float, Field(gt=0.0)]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    checkpointing: bool
+    save_steps: Count
+    eval_steps: Count
+
+
+class Evaluate(Settings):
+    """max_prompts 0 means all test prompts."""
+
+    seed: Count
+    max_prompts: Count
+    max_new_tokens: Positive
+    batch_size: Positive
+    temperature: Annotated[float, Field(gt=0.0)]
+
+
+class Verify(Settings):
+    """Parity of a GGUF with the fused model: rows compared, and limits per quant."""
+
+    rows: Positive
+    greedy_prompts: Positive
+    kl: dict[str, Annotated[float, Field(ge=0.0)]]
+    stops: Fraction
+
+
+class Gates(Settings):
+    """at_least: metric -> lowest mean allowed; above_base: metrics that must beat the base."""
+
+    at_least: dict[str, Fraction]
+    above_base: list[str]
+
+
+class Model(Settings):
+    """base + dataset + method: one thing we train."""
+
+    base: str
+    dataset: str
+    judge: str
+    backend: str
+    method: Literal["lora", "rslora", "dora", "full"]
+    lora: Lora
+    tokens: Tokens
+    train: Train
+    evaluate: Evaluate
+    verify: Verify
+    gates: Gates
+
+
+class Gguf(Settings):
+    """One quantised file of one model."""
+
+    model: str
+    judge: str
+    quant: str
+
+
+class Params(Settings):
+    """All of params.yaml."""
+
+    samples: dict[str, Sample]
+    bases: dict[str, Base]
+    datasets: dict[str, Dataset]
+    models: dict[str, Model]
+    gguf: dict[str, Gguf]
+
+
+def load(path: Path = PARAMS) -> Params:
+    """Read and lint the parameters.
+
+    Raises:
+        TunesmithError: naming every problem found, each with its line and key.
+    """
+    params, problems = lint(path)
+    if params is None or problems:
+        shown = "\n".join(f"  {problem}" for problem in problems[:20])
+        more = f"\n  … and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise TunesmithError(
+            f"{len(problems)} problem(s) in {path}:\n{shown}{more}",
+            why="Every stage reads these settings; a wrong one would train the wrong model.",
+            do=f"Mend {path}, then: tunesmith lint",
+        )
+    return params
+
+
+def lint(path: Path = PARAMS) -> tuple[Params | None, list[str]]:
+    """The settings and all problems, each `file:line: key: what is wrong, what is allowed`."""
+    node = params_text.parse(path)
+    lines: dict[str, int] = {}
+    problems = [f"{path}:{line}: {text}" for line, text in params_text.shape(node, "", lines)]
+    if problems:
+        return None, problems
+
+    def say(key: str, text: str) -> None:
+        problems.append(f"{path}:{params_text.line_of(lines, key)}: {key}: {text}")
+
+    raw = params_text.read(path, yaml.load)
+    try:
+        params = Params.model_validate(raw)
+    except ValidationError as failure:
+        for key, text in mistakes.explain(failure, Params):
+            say(key, text)
+        return None, problems
+    for key, text in _plugin_problems(params):
+        say(key, text)
+    for key, text in _reference_problems(params):
+        say(key, text)
+    return params, problems
+
+
+def _plugin_problems(params: Params) -> Iterable[tuple[str, str]]:
+    for key, sample in params.samples.items():
+        yield from _options("makers", sample.maker, sample.options, f"samples.{key}", "maker")
+    for key, base in params.bases.items():
+        yield from _options("bases", base.kind, base.options, f"bases.{key}", "kind", flat=True)
+    for key, dataset in params.datasets.items():
+        place = f"datasets.{key}"
+        yield from _options("recipes", dataset.recipe, dataset.options, place, "recipe")
+        if dataset.split.valid + dataset.split.test >= 1.0:
+            yield f"{place}.split", "valid and test leave nothing to train on (their sum is >= 1)."
+
+
+def _options(
+    shelf: str, name: str, options: dict[str, Any], place: str, field: str, flat: bool = False
+) -> Iterable[tuple[str, str]]:
+    """Problems of a plug-in's name and of the options given to it."""
+    if name not in plugins.names(shelf):
+        known = plugins.nearest(name, plugins.names(shelf))
+        yield f"{place}.{field}", f"there is no {name!r} in stages/{shelf}. {known}"
+        return
+    model = plugins.load(shelf, name).Options
+    try:
+        model.model_validate(options)
+    except ValidationError as failure:
+        yield from mistakes.explain(failure, model, place if flat else f"{place}.options")
+
+
+def _reference_problems(params: Params) -> Iterable[tuple[str, str]]:
+    for key, model in params.models.items():
+        yield from _model_problems(params, key, model)
+    for key, gguf in params.gguf.items():
+        place = f"gguf.{key}"
+        if gguf.quant not in QUANTS:
+            known = plugins.nearest(gguf.quant, QUANTS)
+            yield f"{place}.quant", f"there is no quant {gguf.quant!r}. {known}"
+        if gguf.model not in params.models:
+            known = plugins.nearest(gguf.model, params.models)
+            yield f"{place}.model", f"there is no model {gguf.model!r}. {known}"
+        elif gguf.judge != params.models[gguf.model].judge:
+            right = params.models[gguf.model].judge
+            yield f"{place}.judge", f"its model is judged by {right!r}; write judge: {right}"
+
+
+def _model_problems(params: Params, key: str, model: Model) -> Iterable[tuple[str, str]]:
+    place = f"models.{key}"
+    if model.dataset not in params.datasets:
+        known = plugins.nearest(model.dataset, params.datasets)
+        yield f"{place}.dataset", f"there is no dataset {model.dataset!r}. {known}"
+    elif model.judge != params.datasets[model.dataset].recipe:
+        right = params.datasets[model.dataset].recipe
+        yield f"{place}.judge", f"its dataset's recipe is {right!r}; write judge: {right}"
+    else:
+        yield from _gate_problems(place, model)
+    if model.backend not in plugins.names("backends"):
+        known = plugins.nearest(model.backend, plugins.names("backends"))
+        yield f"{place}.backend", f"there is no backend {model.backend!r}. {known}"
+    bases = [f"models/base/{name}" for name in params.bases]
+    bases += [f"models/fused/{name}" for name in params.models if name != key]
+    if key in _ancestors(params, key):
+        yield f"{place}.base", "the chain of bases comes back to this model."
+    elif model.base not in bases:
+        yield f"{place}.base", f"nothing makes {model.base!r}. {plugins.nearest(model.base, bases)}"
+    for quant in model.verify.kl:
+        if quant not in QUANTS:
+            known = plugins.nearest(quant, QUANTS)
+            yield f"{place}.verify.kl", f"there is no quant {quant!r}. {known}"
+    if not any(gguf.model == key for gguf in params.gguf.values()):
+        yield place, f"no entry in gguf is made of it; add  {key}-q8_0: {{model: {key}, …}}"
+
+
+def _gate_problems(place: str, model: Model) -> Iterable[tuple[str, str]]:
+    if model.judge not in plugins.names("recipes"):  # said where its dataset names it
+        return
+    metrics = plugins.load("recipes", model.judge).METRICS
+    for name in [*model.gates.at_least, *model.gates.above_base]:
+        if name not in metrics:
+            known = plugins.nearest(name, metrics)
+            yield f"{place}.gates", f"{model.judge} has no metric {name!r}. {known}"
+
+
+def _ancestors(params: Params, key: str) -> list[str]:
+    """The models that this one is built on, nearest first; ends where a chain repeats itself."""
+    found: list[str] = []
+    while params.models[key].base.startswith("models/fused/"):
+        key = params.models[key].base.removeprefix("models/fused/")
+        if key in found or key not in params.models:
+            break
+        found.append(key)
+    return found
