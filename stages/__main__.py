@@ -1,0 +1,85 @@
+"""The one door: `tunesmith <command>`, which is `python -m stages <command>`."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from stages.core.errors import TunesmithError
+
+STAGES = {
+    "sample": ("samples", "Make a folder of sample data with a seeded maker."),
+    "base": ("bases", "Make or download a base model."),
+    "convert": ("datasets", "Turn raw data into examples and rejects, by the dataset's recipe."),
+    "validate": ("datasets", "Check examples, drop copies, and split them without leaks."),
+    "tokenise": ("models", "Turn chats into token rows with labels, every row checked."),
+    "train": ("models", "Train an adapter (or full weights) on the token rows."),
+    "fuse": ("models", "Merge the adapter into its base: plain safetensors."),
+    "gguf": ("gguf", "Write one GGUF file of a fused model."),
+    "evaluate": ("models", "Score base and tuned model side by side on the test split."),
+    "verify": ("gguf", "Run a GGUF in llama.cpp and prove that it is the trained model."),
+    "release": ("models", "Gather files, hashes, lineage and gates; fails when a gate failed."),
+}
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Build fine-tuned small language models like programs: raw data in, verified GGUF out. "
+    "`dvc repro` runs the stages below; each can be run alone, too.",
+)
+
+
+def _add_stage(name: str, section: str, text: str) -> None:
+    def command(key: Annotated[str, typer.Argument(help=f"An entry of `{section}`.")]) -> None:
+        from stages.core import runner
+
+        runner.run(name, section, key)
+
+    app.command(name, help=text, rich_help_panel=None)(command)
+
+
+for _name, (_section, _text) in STAGES.items():
+    _add_stage(_name, _section, _text)
+
+
+@app.command()
+def lint() -> None:
+    """Check params.yaml: every key, type, range and reference."""
+    from stages.core import settings
+
+    params = settings.load()
+    print(f"params.yaml: {len(params.models)} models, {len(params.gguf)} gguf files, no problem")
+
+
+@app.command()
+def preset(
+    model: Annotated[str, typer.Argument(help="An entry of `models`.")],
+    name: Annotated[str, typer.Argument(help="A file in presets/, without .yaml.")],
+) -> None:
+    """Write a preset's settings for one model into params.yaml, comments kept."""
+    from stages.core import presets
+
+    presets.apply(model, name)
+
+
+@app.command()
+def summary() -> None:
+    """Say what was built, where it is, how good it is and what to type next."""
+    from stages.core import overview
+
+    overview.show()
+
+
+def main() -> None:
+    """Run a command; a user's mistake ends with one screen and exit code 2."""
+    try:
+        app()
+    except TunesmithError as mistake:
+        print(f"\nerror: {mistake}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
