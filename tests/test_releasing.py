@@ -1,0 +1,62 @@
+"""A release: the gates of its own files only, and none of them may have failed."""
+
+from pathlib import Path
+
+import pytest
+
+from stages.core import files, releasing
+from stages.core.errors import TunesmithError
+from stages.core.settings import Gguf
+
+ENTRIES = {
+    "one-q8_0": Gguf(model="one", judge="chats", quant="q8_0"),
+    "one-f16": Gguf(model="one", judge="chats", quant="f16"),
+    "two-f16": Gguf(model="two", judge="chats", quant="f16"),
+}
+
+
+def verdict(name: str, outcome: str = "passed") -> dict[str, str]:
+    return {"gate": name, "name": name, "outcome": outcome, "reason": ""}
+
+
+def reports(folder: Path, *gguf: str) -> Path:
+    (folder / "evaluate").mkdir()
+    (folder / "gguf").mkdir()
+    files.write_json(folder / "evaluate/intervals.json", {"gates": [verdict("exact >= 0.5")]})
+    for name in gguf:
+        report = {"checks": [verdict("stops")], "gates": [verdict("exact >= 0.5")]}
+        files.write_json(folder / f"gguf/{name}.json", report)
+    return folder
+
+
+def test_the_files_of_a_release_are_those_of_its_entries() -> None:
+    assert releasing.names("one", ENTRIES) == ["one-f16", "one-q8_0"]
+
+
+def test_a_report_whose_entry_is_gone_does_not_speak_for_the_release(tmp_path: Path) -> None:
+    folder = reports(tmp_path, "one-f16", "one-q8_0", "one-gone")
+    found = releasing.gates(folder, releasing.names("one", ENTRIES))
+    assert [(gate["file"], gate["gate"]) for gate in found] == [
+        ("fused", "exact >= 0.5"),
+        ("one-f16", "stops"),
+        ("one-f16", "exact >= 0.5"),
+        ("one-q8_0", "stops"),
+        ("one-q8_0", "exact >= 0.5"),
+    ]
+
+
+@pytest.mark.parametrize("outcome", ["failed", "skipped"])
+def test_one_gate_that_did_not_pass_refuses_the_release(outcome: str) -> None:
+    found = [verdict("a") | {"file": "fused"}, verdict("b", outcome) | {"file": "one-f16"}]
+    with pytest.raises(TunesmithError, match=r"(?s)1 of 2 gates of 'one' did not .*: one-f16: b\n"):
+        releasing.require_passed(found, "one")
+    releasing.require_passed(found[:1], "one")
+
+
+def test_a_released_file_is_listed_with_its_size_and_hash(tmp_path: Path) -> None:
+    (tmp_path / "made.gguf").write_bytes(b"x")
+    (tmp_path / "out").mkdir()
+    releasing.place(tmp_path / "made.gguf", tmp_path / "out" / "made.gguf")
+    assert releasing.listing(tmp_path / "out") == {
+        "made.gguf": {"bytes": 1, "sha256": files.sha256(tmp_path / "made.gguf")}
+    }

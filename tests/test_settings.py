@@ -1,0 +1,426 @@
+"""The linter: every wrong params.yaml is refused by file, line, key and nearest name."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from project import PARAMS, ROOT, line, params
+from ruamel.yaml import YAML
+
+from stages.core import plugins, presets, settings
+from stages.core.errors import TunesmithError
+
+CASES = {
+    "unknown key": (
+        ("      epochs: 1\n", "      epochs: 1\n      epoch: 2\n"),
+        "epoch: 2",
+        "models.first.train.epoch: unknown key. Did you mean 'epochs'? Known: accumulate, ",
+    ),
+    "unknown section": (
+        ("gguf:\n", "modles: {}\ngguf:\n"),
+        "modles",
+        "modles: unknown key. Did you mean 'models'? Known: bases, datasets, gguf, models, samples",
+    ),
+    "unknown recipe option": (
+        ('system: "",', 'sistem: "", system: "",'),
+        "sistem",
+        "datasets.mine.options.sistem: unknown key. Did you mean 'system'? Known: group_by, ",
+    ),
+    "unknown base option": (
+        ("repo: acme/small,", "repo: acme/small, revison: main,"),
+        "revison",
+        "bases.small.revison: unknown key. Did you mean 'revision'? Known: repo, revision.",
+    ),
+    "missing key": (
+        ("      seed: 1\n      epochs", "      epochs"),
+        "    train:",
+        "models.first.train.seed: is missing; nothing has a default in code, so write it.",
+    ),
+    "missing section": (
+        ("samples: {}\n", ""),
+        "bases:",
+        "samples: is missing; nothing has a default in code, so write it.",
+    ),
+    "text for a number": (
+        ("epochs: 1", "epochs: three"),
+        "epochs",
+        "models.first.train.epochs: Input should be a valid integer (it is 'three').",
+    ),
+    "fraction for a whole number": (
+        ("epochs: 1", "epochs: 1.5"),
+        "epochs",
+        "models.first.train.epochs: Input should be a valid integer",
+    ),
+    "yes for a number": (
+        ("accumulate: 1", "accumulate: yes"),
+        "accumulate",
+        "models.first.train.accumulate: Input should be a valid integer (it is True).",
+    ),
+    "number for text": (
+        ("source: data/raw/mine", "source: 3"),
+        "source",
+        "datasets.mine.source: Input should be a valid string (it is 3).",
+    ),
+    "empty source": (
+        ("source: data/raw/mine", 'source: ""'),
+        "source",
+        "datasets.mine.source: String should have at least 1 character (it is '').",
+    ),
+    "date for text": (
+        ("source: data/raw/mine", "source: 2024-05-01"),
+        "source",
+        "datasets.mine.source: Input should be a valid string",
+    ),
+    "out of range": (
+        ("dropout: 0.0", "dropout: 1.0"),
+        "dropout",
+        "models.first.lora.dropout: Input should be less than 1 (it is 1.0).",
+    ),
+    "infinite": (
+        ("temperature: 1.0", "temperature: .inf"),
+        "temperature",
+        "models.first.evaluate.temperature: Input should be a finite number (it is inf).",
+    ),
+    "unknown choice": (
+        ("method: lora", "method: lorra"),
+        "method",
+        "models.first.method: Input should be 'lora', 'rslora', 'dora' or 'full' (it is 'lorra').",
+    ),
+    "1e-4 as text": (
+        ("learning_rate: 1.0e-4", "learning_rate: 1e-4"),
+        "learning_rate",
+        "models.first.train.learning_rate: YAML reads 1e-4 as text, not as a number. Write 1.0e-4",
+    ),
+    "2.5e3 as text": (
+        ("max_grad_norm: 1.0", "max_grad_norm: 2.5e3"),
+        "max_grad_norm",
+        "models.first.train.max_grad_norm: YAML reads 2.5e3 as text, not as a number. Write 2.5e+3",
+    ),
+    "null": (
+        ("    backend: torch", "    backend:"),
+        "backend",
+        "models.first.backend: has no value; DVC would pass the text None. Write a value.",
+    ),
+    "bad key": (
+        ("  mine:\n", "  Mine.v2:\n"),
+        "Mine",
+        "datasets.Mine.v2: a key may hold only a-z, 0-9, _ and - (DVC addresses use it).",
+    ),
+    "number as a key": (
+        ("gguf:\n", "gguf:\n  1: {model: first, judge: chats, quant: f16}\n"),
+        "  1:",
+        "gguf.1: Input should be a valid string",
+    ),
+    "duplicate key": (
+        ("    method: lora\n", "    method: lora\n    backend: torch\n"),
+        "never: the second stands on the line after method",
+        "models.first.backend: stands twice; only the last would count.",
+    ),
+    "dangling dataset": (
+        ("dataset: mine", "dataset: mime"),
+        "dataset:",
+        "models.first.dataset: there is no dataset 'mime'. Did you mean 'mine'? Known: mine.",
+    ),
+    "dangling base": (
+        ("base: models/base/small", "base: models/base/smal"),
+        "    base:",
+        "models.first.base: nothing makes 'models/base/smal'. Did you mean 'models/base/small'?",
+    ),
+    "dangling model": (
+        ("  first-f16: {model: first,", "  first-f16: {model: fist,"),
+        "first-f16",
+        "gguf.first-f16.model: there is no model 'fist'. Did you mean 'first'? Known: first.",
+    ),
+    "judge of another recipe": (
+        ("    judge: chats\n", "    judge: rules\n"),
+        "    judge",
+        "models.first.judge: its dataset's recipe is 'chats'; write judge: chats",
+    ),
+    "judge of another model": (
+        ("judge: chats, quant", "judge: games, quant"),
+        "first-f16",
+        "gguf.first-f16.judge: its model is judged by 'chats'; write judge: chats",
+    ),
+    "unknown recipe": (
+        ("recipe: chats", "recipe: chat"),
+        "recipe",
+        "datasets.mine.recipe: there is no 'chat' in stages/recipes. Did you mean 'chats'? Known: ",
+    ),
+    "unknown backend": (
+        ("backend: torch", "backend: pytorch"),
+        "backend",
+        "models.first.backend: there is no backend 'pytorch'. Did you mean 'torch'? Known: ",
+    ),
+    "unknown kind": (
+        ("kind: hub", "kind: hug"),
+        "small:",
+        "bases.small.kind: there is no 'hug' in stages/bases. Did you mean 'hub'? Known: ",
+    ),
+    "unknown maker": (
+        ("samples: {}", "samples: {some: {maker: game, options: {}}}"),
+        "samples",
+        "samples.some.maker: there is no 'game' in stages/makers. Did you mean 'games'? Known: ",
+    ),
+    "unknown quant": (
+        ("quant: f16", "quant: q4_km"),
+        "first-f16",
+        "gguf.first-f16.quant: there is no quant 'q4_km'. Did you mean 'q4_k_m'? Known: bf16, ",
+    ),
+    "unknown quant of a limit": (
+        ("kl: {f16:", "kl: {q80:"),
+        "verify",
+        "models.first.verify.kl: there is no quant 'q80'. Did you mean 'q8_0'? Known: bf16, ",
+    ),
+    "unknown gate metric": (
+        ("at_least: {exact:", "at_least: {exakt:"),
+        "gates",
+        "models.first.gates: chats has no metric 'exakt'. Did you mean 'exact'? Known: exact, ",
+    ),
+    "unknown metric above the base": (
+        ("above_base: [overlap]", "above_base: [overlaps]"),
+        "gates",
+        "models.first.gates: chats has no metric 'overlaps'. Did you mean 'overlap'?",
+    ),
+    "base of itself": (
+        ("base: models/base/small", "base: models/fused/first"),
+        "    base:",
+        "models.first.base: the chain of bases comes back to this model.",
+    ),
+    "no gguf": (
+        ("  first-f16: {model: first, judge: chats, quant: f16}\n", "  {}\n"),
+        "first:",
+        "models.first: no entry in gguf is made of it; add  first-q8_0: {model: first, …}",
+    ),
+    "nothing to train on": (
+        ("valid: 0.2, test: 0.2", "valid: 0.5, test: 0.5"),
+        "split",
+        "datasets.mine.split: valid and test leave nothing to train on (their sum is >= 1).",
+    ),
+    "base without revision": (
+        (", revision: 0123456789abcdef0123456789abcdef01234567", ""),
+        "small:",
+        "bases.small.revision: is missing; nothing has a default in code, so write it.",
+    ),
+    "branch as revision": (
+        ("revision: 0123456789abcdef0123456789abcdef01234567", "revision: main"),
+        "small:",
+        "bases.small.revision: Value error, a revision is the 40 digits (0-9, a-f) of one commit",
+    ),
+}
+
+
+def problems(folder: Path, text: str) -> list[str]:
+    path = folder / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    return [problem.removeprefix(f"{folder}/") for problem in settings.lint(path)[1]]
+
+
+def test_the_small_project_of_these_tests_has_no_problem(tmp_path: Path) -> None:
+    assert problems(tmp_path, PARAMS) == []
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_mistake_is_named_by_file_line_key_and_what_is_allowed(
+    tmp_path: Path, case: str
+) -> None:
+    change, place, said = CASES[case]
+    text = params(change)
+    number = line(text, "method: lora") + 1 if place.startswith("never") else line(text, place)
+    found = problems(tmp_path, text)
+    assert any(problem.startswith(f"params.yaml:{number}: {said}") for problem in found), found
+
+
+def test_an_alias_and_a_merge_are_refused_where_they_are_used(tmp_path: Path) -> None:
+    text = params(
+        ("lora: {r: 8", "lora: &low {r: 8"),
+        ("gguf:\n", "  second:\n    <<: *low\n    lora: *low\ngguf:\n"),
+    )
+    at = line(text, "    lora: *low")
+    assert problems(tmp_path, text) == [
+        f"params.yaml:{at - 1}: models.second.<<: a YAML merge; write the keys out.",
+        f"params.yaml:{at - 1}: models.second.<<: a YAML alias; `dvc exp run -S` would edit all "
+        "its uses. Write it out.",
+        f"params.yaml:{at}: models.second.lora: a YAML alias; `dvc exp run -S` would edit all "
+        "its uses. Write it out.",
+    ]
+
+
+def test_a_chain_of_bases_that_closes_is_refused_in_both_models(tmp_path: Path) -> None:
+    text = params(("base: models/base/small", "base: models/fused/second"))
+    model = text.split("models:\n")[1].split("gguf:\n")[0]
+    second = model.replace("  first:", "  second:").replace("fused/second", "fused/first")
+    text = text.replace("gguf:\n", f"{second}gguf:\n  second-f16: {{model: second, judge: chats, "
+                                   "quant: f16}\n")  # fmt: skip
+    found = problems(tmp_path, text)
+    assert [problem.split(": ", 1)[1] for problem in found] == [
+        "models.first.base: the chain of bases comes back to this model.",
+        "models.second.base: the chain of bases comes back to this model.",
+    ]
+
+
+def test_a_model_may_start_from_another_fused_model(tmp_path: Path) -> None:
+    model = PARAMS.split("models:\n")[1].split("gguf:\n")[0].replace("  first:", "  second:")
+    second = model.replace("models/base/small", "models/fused/first")
+    text = params(("gguf:\n", f"{second}gguf:\n  second-f16: {{model: second, judge: chats, "
+                              "quant: f16}\n"))  # fmt: skip
+    assert problems(tmp_path, text) == []
+
+
+def test_a_number_in_quotes_is_text_on_purpose(tmp_path: Path) -> None:
+    assert problems(tmp_path, params(('system: ""', 'system: "1e-4"'))) == []
+
+
+def test_loading_says_all_problems_at_once_and_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(params(("epochs: 1", "epochs: x"), ("r: 8", "r: 0")), encoding="utf-8")
+    with pytest.raises(
+        TunesmithError, match=r"(?s)2 problem\(s\) in .*lora\.r: .*train\.epochs: "
+    ) as e:
+        settings.load(path)
+    assert e.value.do == f"Mend {path}, then: tunesmith lint"
+
+
+def test_loading_refuses_a_reference_that_leads_nowhere(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(params(("dataset: mine", "dataset: mime")), encoding="utf-8")
+    with pytest.raises(TunesmithError, match=r"(?s)1 problem.*there is no dataset 'mime'"):
+        settings.load(path)
+
+
+def test_loading_shows_twenty_problems_and_counts_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    extra = "".join(f"      extra_{number}: 1\n" for number in range(25))
+    path.write_text(params(("      epochs: 1\n", f"      epochs: 1\n{extra}")), encoding="utf-8")
+    with pytest.raises(TunesmithError, match=r"(?s)25 problem.*extra_19.*\n  … and 5 more"):
+        settings.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"# only a comment\n", "is empty"),
+        (b"- a\n- b\n", "holds no sections"),
+        (b"just text\n", "holds no sections"),
+        (b"models: {a: 1\nbases: [\n", r"is not YAML: .*\n  where .*params\.yaml:2\n"),
+        (b"models:\n\tfirst: 1\n", r"is not YAML: .*\n  where .*params\.yaml:2\n"),
+        (b"models: \xff\xfe\n", "is not YAML: "),
+        (b"models: !python/object:os.system {}\n", "is not YAML: could not determine a constr"),
+        (b"models: {a: {? [b, c] : 1}}\n", "is not YAML: found unhashable key"),
+        (b"models: {a: 2024-13-45}\n", "is not YAML: month must be in 1..12"),
+    ],
+)
+def test_a_file_that_is_no_settings_is_refused_on_one_screen(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(TunesmithError, match=said) as mistake:
+        settings.load(path)
+    assert mistake.value.do
+    assert len(str(mistake.value).splitlines()) < 8
+
+
+def test_a_missing_file_says_where_to_go(tmp_path: Path) -> None:
+    with pytest.raises(TunesmithError, match=r"(?s)There is no .*params.yaml here.*cd into the"):
+        settings.load(tmp_path / "params.yaml")
+
+
+def test_the_projects_own_settings_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert settings.lint()[1] == []
+
+
+@pytest.mark.parametrize("shelf", ["recipes", "bases", "makers"])
+def test_every_plugin_says_its_options_and_every_recipe_its_metrics(shelf: str) -> None:
+    assert plugins.names(shelf)
+    for name in plugins.names(shelf):
+        plugin = plugins.load(shelf, name)
+        assert issubclass(plugin.Options, settings.Settings), name
+        assert plugin.Options.model_config["extra"] == "forbid", name
+        assert not [
+            field for field, info in plugin.Options.model_fields.items() if not info.is_required()
+        ], f"{name} has defaults in code"
+        for fact in ("METRICS", "STATS") if shelf == "recipes" else ():
+            assert all(isinstance(item, str) for item in getattr(plugin, fact)), (name, fact)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+PRESETS = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
+
+
+def test_there_are_presets_for_the_next_test() -> None:
+    assert PRESETS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_changes_its_own_settings_and_no_other_line(project: Path, name: str) -> None:
+    before = (project / "params.yaml").read_text(encoding="utf-8")
+    presets.apply("wzrdbrain", name)
+    after = (project / "params.yaml").read_text(encoding="utf-8")
+    params_, preset = settings.load(), YAML().load(project / "presets" / f"{name}.yaml")
+    model = params_.models["wzrdbrain"].model_dump()
+    assert {key: leaf(model, key) for key in leaves(preset["model"])} == leaves(preset["model"])
+    for base in preset.get("bases", {}):
+        assert base in params_.bases
+    changed = {key.split(".")[-1] for key in leaves(preset)} | {"lora", "tokens", *preset["bases"]}
+    kept = [old for old in before.splitlines() if old.split(":")[0].strip() not in changed]
+    rest = iter(after.splitlines())
+    assert all(old in rest for old in kept), "a line was lost, changed or moved"
+
+
+def leaves(value: dict, prefix: str = "") -> dict:
+    """`a.b` -> value for each leaf."""
+    found = {}
+    for key, item in value.items():
+        if isinstance(item, dict):
+            found |= leaves(item, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = list(item) if isinstance(item, list) else item
+    return found
+
+
+def leaf(value: dict, key: str) -> object:
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def test_comments_stay_before_what_they_speak_of(project: Path) -> None:
+    presets.apply("wzrdbrain", "wzrdbrain")
+    lines = (project / "params.yaml").read_text(encoding="utf-8").splitlines()
+    comments = [n for n, text in enumerate(lines) if text.startswith("# Raw data plus how")]
+    assert lines[comments[0] + 1] == "datasets:"
+
+
+def test_applying_a_preset_twice_changes_nothing_more(project: Path) -> None:
+    presets.apply("wzrdbrain", "wzrdbrain")
+    once = (project / "params.yaml").read_bytes()
+    presets.apply("wzrdbrain", "wzrdbrain")
+    assert (project / "params.yaml").read_bytes() == once
+
+
+def test_a_preset_that_does_not_pass_the_linter_leaves_the_file_as_it_was(project: Path) -> None:
+    bad = "model: {base: models/base/absent, lora: {rank: 4}}\n"
+    (project / "presets" / "bad.yaml").write_text(bad, encoding="utf-8")
+    before = (project / "params.yaml").read_bytes()
+    with pytest.raises(
+        TunesmithError, match=r"With the preset 'bad' .*\n  models\.wzrdbrain\.lora"
+    ):
+        presets.apply("wzrdbrain", "bad")
+    assert (project / "params.yaml").read_bytes() == before
+    assert sorted(path.name for path in project.iterdir()) == ["params.yaml", "presets"]
+
+
+def test_an_unknown_preset_or_model_names_the_nearest(project: Path) -> None:
+    with pytest.raises(TunesmithError, match=r"(?s)no preset 'sybil'.*mean 'sibyl'"):
+        presets.apply("wzrdbrain", "sybil")
+    with pytest.raises(TunesmithError, match="There is no model 'wizard'"):
+        presets.apply("wizard", "sibyl")

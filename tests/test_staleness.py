@@ -1,0 +1,314 @@
+"""Staleness is exact: deps are the import closure, and every edit stales what it should."""
+
+import copy
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import networkx
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from tests.closure import EXEMPT, ROOT, closure
+
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+SECTION = {
+    "sample": "samples",
+    "base": "bases",
+    "convert": "datasets",
+    "validate": "datasets",
+    "gguf": "gguf",
+    "verify": "gguf",
+}
+
+# The stages that read a parameter, by the longest matching prefix; `*` is the entry's key.
+READERS = {
+    "samples.*": {"sample"},
+    "bases.*": {"base"},
+    "datasets.*.recipe": {"convert", "validate"},
+    "datasets.*.source": {"convert"},
+    "datasets.*.options": {"convert"},
+    "datasets.*.checks": {"validate"},
+    "datasets.*.split": {"validate"},
+    "models.*.base": {"tokenise", "train", "fuse", "evaluate", "release"},
+    "models.*.dataset": {"tokenise", "release"},
+    "models.*.judge": {"evaluate", "release"},
+    "models.*.backend": {"train", "evaluate", "release"},
+    "models.*.method": {"train", "release"},
+    "models.*.lora": {"train", "release"},
+    "models.*.tokens": {"tokenise", "release"},
+    "models.*.train": {"train", "release"},
+    "models.*.evaluate": {"evaluate", "verify", "release"},
+    "models.*.verify": {"verify", "release"},
+    "models.*.gates": {"evaluate", "verify", "release"},
+    "gguf.*.model": {"gguf", "verify", "release"},
+    "gguf.*.judge": {"verify", "release"},
+    "gguf.*.quant": {"gguf", "verify", "release"},
+}
+
+
+@cache
+def stages() -> dict[str, list[str]]:
+    """Stage address -> its deps as written."""
+    with Repo(str(ROOT)) as repo:
+        return {stage.name: [d.def_path for d in stage.deps] for stage in repo.index.stages}
+
+
+def entries(address: str) -> list[str]:
+    """The modules that a stage starts from: its own and its plug-ins."""
+    stage, key = address.split("@")
+    item = PARAMS[SECTION.get(stage, "models")][key]
+    plugin = {
+        "sample": lambda: [f"makers/{item['maker']}/__init__.py"],
+        "base": lambda: [f"bases/{item['kind']}/__init__.py"],
+        "convert": lambda: [f"recipes/{item['recipe']}/__init__.py"],
+        "validate": lambda: [f"recipes/{item['recipe']}/__init__.py"],
+        "train": lambda: [f"backends/{item['backend']}/train/__init__.py"],
+        "evaluate": lambda: [
+            f"backends/{item['backend']}/generate.py",
+            f"recipes/{item['judge']}/__init__.py",
+        ],
+        "verify": lambda: [f"recipes/{item['judge']}/__init__.py"],
+    }.get(stage, list)
+    return [f"stages/{stage}.py", *(f"stages/{path}" for path in plugin())]
+
+
+def modules(deps: list[str]) -> set[str]:
+    """The Python files that these deps cover, folders followed."""
+    found: set[str] = set()
+    for dep in deps:
+        path = ROOT / dep
+        if dep.startswith("stages/"):
+            files = path.rglob("*.py") if path.is_dir() else [path]
+            found |= {file.relative_to(ROOT).as_posix() for file in files}
+    return found
+
+
+@pytest.mark.parametrize("address", sorted(stages()))
+def test_the_code_a_stage_depends_on_is_exactly_what_it_imports(address):
+    needed, declared = closure(*entries(address)), modules(stages()[address])
+    declared = {path for path in declared if path in needed or not path.endswith("__init__.py")}
+
+    assert sorted(needed - declared) == [], "missing deps: an edit would go unnoticed"
+    assert sorted(declared - needed) == [], "extra deps: an edit would rebuild for nothing"
+
+
+def test_every_exempt_module_exists_and_has_its_reason():
+    assert all((ROOT / path).is_file() and reason for path, reason in EXEMPT.items())
+
+
+STUB = """
+import hashlib, json, os, sys, yaml
+from pathlib import Path
+stage = os.environ["DVC_STAGE"]
+plan = json.loads(Path("stub.json").read_text())[stage]
+seen = hashlib.sha256()
+for dep in sorted(plan["deps"]):
+    for path in sorted(Path(dep).rglob("*")) if Path(dep).is_dir() else [Path(dep)]:
+        if path.is_file():
+            seen.update(path.read_bytes())
+params = yaml.safe_load(Path("params.yaml").read_text())
+for name in sorted(plan["params"]):
+    value = params
+    for part in name.split("."):
+        value = value[part]
+    seen.update(json.dumps(value, sort_keys=True).encode())
+for out in plan["outs"]:
+    path = Path(out)
+    if not path.suffix:
+        path.mkdir(parents=True, exist_ok=True)
+        for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+            (path / name).write_text(seen.hexdigest())
+        (path / "chat_template.jinja").write_text(seen.hexdigest())
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(seen.hexdigest())
+with open("ran.txt", "a") as log:
+    log.write(stage + "\\n")
+"""
+
+# `make setup` puts .venv/bin first on PATH at each start of Python, so the stub goes before it here.
+REPRO = """
+import os, sys
+os.environ["PATH"] = sys.argv[1] + os.pathsep + os.environ["PATH"]
+from dvc.cli import main
+sys.exit(main(["repro", "-q"]))
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A built copy of the project whose stages are stubs: outputs are hashes of their inputs."""
+    folder = tmp_path_factory.mktemp("project") / "copy"
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT, capture_output=True, check=True, text=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in filter(None, names):
+        if (ROOT / name).is_file() and name != "dvc.lock":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    (folder / "stub.json").write_text(json.dumps(_plan(folder)))
+    (folder / "stub.py").write_text(STUB)
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" stub.py "$@"\n')
+    (folder / "bin" / "python").chmod(0o755)
+    repro(folder)
+    return folder
+
+
+def _plan(folder: Path) -> dict[str, Any]:
+    with Repo(str(folder)) as repo:
+        return {
+            stage.name: {
+                "deps": [d.def_path for d in stage.deps if not d.def_path.endswith("params.yaml")],
+                "params": [p for d in stage.deps if hasattr(d, "params") for p in d.params],
+                "outs": [out.def_path for out in stage.outs],
+            }
+            for stage in repo.index.stages
+        }
+
+
+def repro(folder: Path) -> list[str]:
+    """Run `dvc repro` with the stub python; the stages that ran."""
+    log = folder / "ran.txt"
+    log.unlink(missing_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", REPRO, str(folder / "bin")],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return sorted(log.read_text().split()) if log.exists() else []
+
+
+@cache
+def followers(folder: Path) -> dict[str, set[str]]:
+    """Each stage with all stages that come after it."""
+    with Repo(str(folder)) as repo:
+        graph = repo.index.graph  # its edges point from a stage to what it depends on
+        return {
+            stage.name: {other.name for other in networkx.ancestors(graph, stage)}
+            for stage in graph
+        }
+
+
+def after(folder: Path, direct: Iterable[str]) -> set[str]:
+    """These stages and all that follow them."""
+    return {*direct, *(name for stage in direct for name in followers(folder)[stage])}
+
+
+def stale(folder: Path) -> set[str]:
+    """The stages that `dvc repro` would run if none reproduces its old bytes."""
+    with Repo(str(folder)) as repo:
+        return after(folder, {name.split(":")[-1] for name in repo.status()})
+
+
+def changed(repo: Repo, kind: str) -> set[str]:
+    """The stages with a changed dep among those of params.yaml, or of stages/."""
+    return {
+        stage.name
+        for stage in repo.index.stages
+        for dep in stage.deps
+        if (kind in str(dep.def_path)) and dep.status()
+    }
+
+
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every parameter that is not a mapping, by its dotted key."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from leaves(inner, f"{key}.{name}" if key else name)
+    else:
+        yield key, value
+
+
+def readers(key: str) -> Iterator[str]:
+    """The stages that read this parameter, by the declared table."""
+    section, entry, *rest = key.split(".")
+    patterns = (".".join([section, "*", *rest[:n]]) for n in range(len(rest), -1, -1))
+    for stage in next(READERS[pattern] for pattern in patterns if pattern in READERS):
+        if section == "models" and stage == "verify":
+            yield from (
+                f"verify@{name}" for name, g in PARAMS["gguf"].items() if g["model"] == entry
+            )
+        elif section == "gguf" and stage == "release":
+            yield from (f"release@{name}" for name in PARAMS["models"])
+        else:
+            yield f"{stage}@{entry}"
+
+
+def edited(params: dict[str, Any], key: str) -> dict[str, Any]:
+    """The parameters with another value of the same kind at this key."""
+    params = copy.deepcopy(params)
+    *path, last = key.split(".")
+    place = params
+    for part in path:
+        place = place[part]
+    old = place[last]
+    place[last] = (
+        (not old) if isinstance(old, bool)
+        else old + 1 if isinstance(old, (int, float))
+        else [*old, "another"] if isinstance(old, list)
+        else f"{old}x"
+    )  # fmt: skip
+    return params
+
+
+# Parameters that DVC puts into paths: with another value the graph itself is another one.
+SHAPING = ("maker", "kind", "recipe", "source", "base", "dataset", "judge", "backend", "model")
+
+
+def test_every_parameter_makes_exactly_its_readers_stale(project):
+    original = (project / "params.yaml").read_text(encoding="utf-8")
+    wrong = {}
+    keys = [k for k, _ in leaves(PARAMS) if k.split(".")[-1] not in SHAPING or k.count(".") != 2]
+    with Repo(str(project)) as repo:
+        for key in keys:
+            # JSON is YAML, and DVC reads it in a fraction of the time.
+            (project / "params.yaml").write_text(json.dumps(edited(PARAMS, key)))
+            found, wanted = changed(repo, "params.yaml"), set(readers(key))
+            if found == wanted:
+                continue
+            wrong[key] = {"missing": sorted(wanted - found), "extra": sorted(found - wanted)}
+    (project / "params.yaml").write_text(original, encoding="utf-8")
+
+    assert wrong == {}
+
+
+def test_every_source_file_makes_exactly_the_stages_that_import_it_stale(project):
+    needs = {address: closure(*entries(address)) for address in stages()}
+    wrong = {}
+    with Repo(str(project)) as repo:
+        for name in sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "stages").rglob("*.py")):
+            original = (project / name).read_bytes()
+            (project / name).write_bytes(original + b"\n# edited\n")
+            found = changed(repo, "stages/")
+            (project / name).write_bytes(original)
+            wanted = {address for address, needed in needs.items() if name in needed}
+            if found != wanted and not name.endswith("__init__.py"):
+                wrong[name] = {"missing": sorted(wanted - found), "extra": sorted(found - wanted)}
+
+    assert wrong == {}
+
+
+@pytest.mark.parametrize(
+    "key", ["models.sibyl.train.seed", "gguf.wzrdbrain-q8_0.quant", "datasets.sibyl.split.seed"]
+)
+def test_dvc_repro_runs_what_the_status_says_and_nothing_the_second_time(project, key):
+    original = (project / "params.yaml").read_text(encoding="utf-8")
+    (project / "params.yaml").write_text(yaml.safe_dump(edited(PARAMS, key)))
+    wanted = sorted(stale(project))
+
+    ran, again = repro(project), repro(project)
+
+    (project / "params.yaml").write_text(original, encoding="utf-8")
+    repro(project)
+    assert (ran, again) == (wanted, [])
+    assert ran
