@@ -133,7 +133,7 @@ with open("ran.txt", "a") as log:
     log.write(stage + "\\n")
 """
 
-# `make setup` puts .venv/bin first on PATH at each start of Python, so the stub goes before it here.
+# `make setup` puts .venv/bin on PATH at each start of Python: the stub goes before it.
 REPRO = """
 import os, sys
 os.environ["PATH"] = sys.argv[1] + os.pathsep + os.environ["PATH"]
