@@ -210,13 +210,25 @@ def stale(folder: Path) -> set[str]:
         return after(folder, {name.split(":")[-1] for name in repo.status()})
 
 
-def changed(repo: Repo, kind: str) -> set[str]:
-    """The stages with a changed dep among those of params.yaml, or of stages/."""
+def reads(repo: Repo, key: str) -> set[str]:
+    """The stages with a changed params dep, of those that name this key, its parent or child."""
     return {
         stage.name
         for stage in repo.index.stages
         for dep in stage.deps
-        if (kind in str(dep.def_path)) and dep.status()
+        for name in getattr(dep, "params", ())
+        if f"{key}.".startswith(f"{name}.") or f"{name}.".startswith(f"{key}.")
+        if dep.status()
+    }
+
+
+def imports(repo: Repo, file: str) -> set[str]:
+    """The stages with a changed dep, of those deps that are or hold this source file."""
+    return {
+        stage.name
+        for stage in repo.index.stages
+        for dep in stage.deps
+        if f"{file}/".startswith(f"{dep.def_path}/") and dep.status()
     }
 
 
@@ -273,7 +285,7 @@ def test_every_parameter_makes_exactly_its_readers_stale(project):
         for key in keys:
             # JSON is YAML, and DVC reads it in a fraction of the time.
             (project / "params.yaml").write_text(json.dumps(edited(PARAMS, key)))
-            found, wanted = changed(repo, "params.yaml"), set(readers(key))
+            found, wanted = reads(repo, key), set(readers(key))
             if found == wanted:
                 continue
             wrong[key] = {"missing": sorted(wanted - found), "extra": sorted(found - wanted)}
@@ -289,7 +301,7 @@ def test_every_source_file_makes_exactly_the_stages_that_import_it_stale(project
         for name in sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "stages").rglob("*.py")):
             original = (project / name).read_bytes()
             (project / name).write_bytes(original + b"\n# edited\n")
-            found = changed(repo, "stages/")
+            found = imports(repo, name)
             (project / name).write_bytes(original)
             wanted = {address for address, needed in needs.items() if name in needed}
             if found != wanted and not name.endswith("__init__.py"):

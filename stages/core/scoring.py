@@ -1,6 +1,8 @@
 """Test rows and a generator in; answers, score tables and sample files out."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ Generate = Callable[..., Iterator[tuple[int, list[int], bool]]]
 
 
 def test_rows(folder: Path, most: int) -> list[tokens.Row]:
-    """The test rows with distinct prompts, in order; at most `most` of them unless it is 0.
+    """The turns of the test rows with distinct prompts, in order; at most `most` unless it is 0.
 
     Raises:
         TunesmithError: the test split is empty.
@@ -21,7 +23,8 @@ def test_rows(folder: Path, most: int) -> list[tokens.Row]:
     files.require_complete(folder, f"tokenise@{folder.name}")
     prompts: dict[tuple[int, ...], tokens.Row] = {}
     for row in tokens.read_split(folder, "test"):
-        prompts.setdefault(tuple(row.ids[: row.prompt_length]), row)
+        for turn in turns(row):
+            prompts.setdefault(tuple(turn.ids[: turn.prompt_length]), turn)
     rows = list(prompts.values())
     if not rows:
         raise TunesmithError(
@@ -31,6 +34,24 @@ def test_rows(folder: Path, most: int) -> list[tokens.Row]:
             do="Give datasets.<name>.split.test a larger fraction.",
         )
     return rows[:most] if most else rows
+
+
+def turns(row: tokens.Row) -> Iterator[tokens.Row]:
+    """One row for each assistant turn of a chat, cut after it; only that turn's labels are kept.
+
+    A run of trained tokens is one turn, its end-of-turn token included.
+    """
+    assert row.example is not None  # rows of the test split carry theirs
+    spans, place = [], 0
+    for trained, run in groupby(label != tokens.IGNORED for label in row.labels):
+        start, place = place, place + len(list(run))
+        if trained:
+            spans.append((start, place))
+    said = [n for n, m in enumerate(row.example.messages, 1) if m["role"] == "assistant"]
+    for (start, end), count in zip(spans, said, strict=True):
+        chat = replace(row.example, messages=row.example.messages[:count])
+        labels = [tokens.IGNORED] * start + row.labels[start:end]
+        yield replace(row, ids=row.ids[:end], labels=labels, prompt_length=start, example=chat)
 
 
 def answers(
