@@ -29,7 +29,7 @@ models:
     judge: chats
     backend: torch
     method: lora
-    lora: {r: 8, alpha: 16.0, dropout: 0.0, targets: [q_proj]}
+    lora: {r: 8, alpha: 16.0, dropout: 0.0, targets: [q_proj], layers: 0}
     tokens: {max_length: 128, over_length: error}
     train:
       seed: 1

@@ -27,6 +27,26 @@ SECTION = {
     "verify": "gguf",
 }
 
+# What the real `dvc repro` builds with stub stages: a chain of models and one beside it.
+BUILT = ("wzrdbrain", "sibyl")
+
+
+def small(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of the models of BUILT alone, with all that they are made of."""
+    models = {key: params["models"][key] for key in BUILT}
+    datasets = {m["dataset"]: params["datasets"][m["dataset"]] for m in models.values()}
+    raw = {dataset["source"].removeprefix("data/raw/") for dataset in datasets.values()}
+    return {
+        "samples": {key: item for key, item in params["samples"].items() if key in raw},
+        "bases": params["bases"],
+        "datasets": datasets,
+        "models": models,
+        "gguf": {key: item for key, item in params["gguf"].items() if item["model"] in models},
+    }
+
+
+SMALL = small(PARAMS)
+
 # The stages that read a parameter, by the longest matching prefix; `*` is the entry's key.
 READERS = {
     "samples.*": {"sample"},
@@ -142,10 +162,8 @@ sys.exit(main(["repro", "-q"]))
 """
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    """A built copy of the project whose stages are stubs: outputs are hashes of their inputs."""
-    folder = tmp_path_factory.mktemp("project") / "copy"
+def copied(folder: Path) -> Path:
+    """A copy of the project's files in a git repository of its own, without dvc.lock."""
     names = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT, capture_output=True, check=True, text=True,
@@ -155,6 +173,26 @@ def project(tmp_path_factory) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, folder / name)
     subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Iterator[tuple[Path, Repo]]:
+    """A copy whose settings and source files stand as a build has left them."""
+    folder = copied(tmp_path_factory.mktemp("saved") / "copy")
+    with Repo(str(folder)) as repo:
+        for stage in repo.index.stages:
+            for dep in stage.deps:
+                if hasattr(dep, "params") or dep.def_path.startswith("stages/"):
+                    dep.save()
+        yield folder, repo
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A built copy with the models of BUILT; its stages are stubs: outputs hash their inputs."""
+    folder = copied(tmp_path_factory.mktemp("project") / "copy")
+    (folder / "params.yaml").write_text(yaml.safe_dump(SMALL), encoding="utf-8")
     (folder / "stub.json").write_text(json.dumps(_plan(folder)))
     (folder / "stub.py").write_text(STUB)
     (folder / "bin").mkdir()
@@ -277,35 +315,34 @@ def edited(params: dict[str, Any], key: str) -> dict[str, Any]:
 SHAPING = ("maker", "kind", "recipe", "source", "base", "dataset", "judge", "backend", "model")
 
 
-def test_every_parameter_makes_exactly_its_readers_stale(project):
-    original = (project / "params.yaml").read_text(encoding="utf-8")
+def test_every_parameter_makes_exactly_its_readers_stale(saved):
+    folder, repo = saved
+    original = (folder / "params.yaml").read_text(encoding="utf-8")
     wrong = {}
     keys = [k for k, _ in leaves(PARAMS) if k.split(".")[-1] not in SHAPING or k.count(".") != 2]
-    with Repo(str(project)) as repo:
-        for key in keys:
-            # JSON is YAML, and DVC reads it in a fraction of the time.
-            (project / "params.yaml").write_text(json.dumps(edited(PARAMS, key)))
-            found, wanted = reads(repo, key), set(readers(key))
-            if found == wanted:
-                continue
+    for key in keys:
+        # JSON is YAML, and DVC reads it in a fraction of the time.
+        (folder / "params.yaml").write_text(json.dumps(edited(PARAMS, key)))
+        found, wanted = reads(repo, key), set(readers(key))
+        if found != wanted:
             wrong[key] = {"missing": sorted(wanted - found), "extra": sorted(found - wanted)}
-    (project / "params.yaml").write_text(original, encoding="utf-8")
+    (folder / "params.yaml").write_text(original, encoding="utf-8")
 
     assert wrong == {}
 
 
-def test_every_source_file_makes_exactly_the_stages_that_import_it_stale(project):
+def test_every_source_file_makes_exactly_the_stages_that_import_it_stale(saved):
+    folder, repo = saved
     needs = {address: closure(*entries(address)) for address in stages()}
     wrong = {}
-    with Repo(str(project)) as repo:
-        for name in sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "stages").rglob("*.py")):
-            original = (project / name).read_bytes()
-            (project / name).write_bytes(original + b"\n# edited\n")
-            found = imports(repo, name)
-            (project / name).write_bytes(original)
-            wanted = {address for address, needed in needs.items() if name in needed}
-            if found != wanted and not name.endswith("__init__.py"):
-                wrong[name] = {"missing": sorted(wanted - found), "extra": sorted(found - wanted)}
+    for name in sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "stages").rglob("*.py")):
+        original = (folder / name).read_bytes()
+        (folder / name).write_bytes(original + b"\n# edited\n")
+        found = imports(repo, name)
+        (folder / name).write_bytes(original)
+        wanted = {address for address, needed in needs.items() if name in needed}
+        if found != wanted and not name.endswith("__init__.py"):
+            wrong[name] = {"missing": sorted(wanted - found), "extra": sorted(found - wanted)}
 
     assert wrong == {}
 
@@ -315,7 +352,7 @@ def test_every_source_file_makes_exactly_the_stages_that_import_it_stale(project
 )
 def test_dvc_repro_runs_what_the_status_says_and_nothing_the_second_time(project, key):
     original = (project / "params.yaml").read_text(encoding="utf-8")
-    (project / "params.yaml").write_text(yaml.safe_dump(edited(PARAMS, key)))
+    (project / "params.yaml").write_text(yaml.safe_dump(edited(SMALL, key)))
     wanted = sorted(stale(project))
 
     ran, again = repro(project), repro(project)

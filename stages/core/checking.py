@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from stages.core import dialogue, duplicates
+from stages.core import dialogue, duplicates, splits
 from stages.core.example import Example, Reject, dumps
 
 Check = Callable[[Example], str | None]
@@ -23,10 +23,15 @@ def checked(rows: Sequence[Example], check: Check) -> tuple[list[Example], list[
 
 
 def without_copies(rows: Sequence[Example], threshold: float) -> tuple[list[Example], list[Reject]]:
-    """Keep the first of rows that say the same, exactly or with at least this similarity."""
+    """Keep the first of rows that say the same, exactly or with at least this similarity.
+
+    Probes count as first, so that none gives way to a row which may be trained on.
+    """
+    place = {id(row): number for number, row in enumerate(rows)}
+    rows = sorted(rows, key=lambda row: not splits.is_probe(row))  # stable
     rows, exact = _part(rows, duplicates.exact([_everything(row) for row in rows]), "duplicate")
     rows, near = _part(rows, duplicates.near([_said(row) for row in rows], threshold), "near_copy")
-    return rows, exact + near
+    return sorted(rows, key=lambda row: place[id(row)]), exact + near
 
 
 def _part(
@@ -42,12 +47,13 @@ def _part(
 
 
 def _everything(row: Example) -> str:
-    return dumps([row.messages, row.tools]).decode()
+    return dumps([row.messages, row.tools, row.rejected]).decode()
 
 
 def _said(row: Example) -> str:
     """All text but the system message, which most rows of a dataset share."""
     said = [message for message in row.messages if message.get("role") != "system"]
+    said += [row.rejected] if row.rejected else []
     return "\n".join(f"{m.get('content') or ''} {_calls(m)}" for m in said)
 
 

@@ -23,6 +23,8 @@ class Example:
         group: what a split may not cut (one match, one conversation, one prompt).
         meta: flat facts about the example, for statistics and the judge.
         tools: JSON-schema tools offered in this chat, or None.
+        rejected: the assistant message not wanted in place of the last one (a preference pair),
+            or None. Only `method: dpo` trains on it.
     """
 
     messages: list[Message]
@@ -30,10 +32,13 @@ class Example:
     group: str
     meta: dict[str, Any] = field(default_factory=dict)
     tools: list[dict[str, Any]] | None = None
+    rejected: Message | None = None
 
     def row(self) -> dict[str, Any]:
-        """The JSON object of this example; `tools` only where there are some."""
+        """The JSON object of this example; `tools` and `rejected` only where there are some."""
         row: dict[str, Any] = {"messages": self.messages}
+        if self.rejected is not None:
+            row["rejected"] = self.rejected
         if self.tools:
             row["tools"] = self.tools
         return row | {"source": self.source, "group": self.group, "meta": self.meta}
@@ -126,7 +131,14 @@ def bad_line(path: Path, number: int, what: str) -> TunesmithError:
 
 def example_of(row: dict[str, Any]) -> Example:
     """The example written as this row."""
-    return Example(row["messages"], row["source"], row["group"], row["meta"], row.get("tools"))
+    return Example(
+        row["messages"],
+        row["source"],
+        row["group"],
+        row["meta"],
+        row.get("tools"),
+        row.get("rejected"),
+    )
 
 
 def read_examples(path: Path) -> Iterator[Example]:

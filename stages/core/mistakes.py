@@ -1,11 +1,15 @@
-"""A failed validation in; for each mistake its key, what is wrong and what is allowed out."""
+"""Settings in; for each mistake its key, what is wrong and what is allowed out."""
 
 from collections.abc import Iterable
-from typing import Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from stages.core import plugins
+
+if TYPE_CHECKING:
+    from stages.core.settings import Model
 
 
 def explain(
@@ -31,6 +35,34 @@ def _fields_at(model: type[BaseModel], place: list[Any]) -> list[str]:
     for part in place:
         if isinstance(current, type) and issubclass(current, BaseModel):
             current = current.model_fields[str(part)].annotation
+            if isinstance(current, UnionType):  # X | None: an optional block
+                current = current.__args__[0]
         else:  # dict[str, X]: any key leads to X
             current = current.__args__[-1]
     return sorted(current.model_fields)
+
+
+def gates(place: str, model: "Model") -> Iterable[tuple[str, str]]:
+    """Gates on a metric that the model's judge does not have."""
+    if model.judge not in plugins.names("recipes"):  # said where its dataset names it
+        return
+    metrics = plugins.load("recipes", model.judge).METRICS
+    for name in [*model.gates.at_least, *model.gates.above_base]:
+        if name not in metrics:
+            known = plugins.nearest(name, metrics)
+            yield f"{place}.gates", f"{model.judge} has no metric {name!r}. {known}"
+
+
+def method(place: str, model: "Model") -> Iterable[tuple[str, str]]:
+    """Settings that the method needs and lacks, or has and would not read."""
+    if model.method == "dpo":
+        if model.train.dpo is None:
+            yield f"{place}.train", "method dpo needs its own block here, such as  dpo: {beta: 0.1}"
+        if model.lora.dropout:
+            text = "method dpo compares likelihoods, so nothing may drop out; write 0.0"
+            yield f"{place}.lora.dropout", text
+    elif model.train.dpo is not None:
+        yield f"{place}.train.dpo", f"method {model.method} does not read it; only dpo does."
+    if model.train.max_steps and not model.train.warmup < model.train.max_steps:
+        text = f"the learning rate would still be rising when max_steps ({model.train.max_steps})"
+        yield f"{place}.train.warmup", f"{text} end the run."

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from stages.core import mistakes, params_text, plugins
 from stages.core.errors import TunesmithError
@@ -19,6 +19,12 @@ QUANTS = (
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+
+
+def _warmup(value: Any) -> Any:
+    if (type(value) is int and value >= 0) or (type(value) is float and 0 <= value < 1):
+        return value
+    raise ValueError("write a fraction of the steps below 1.0, or a whole number of steps")
 
 
 class Settings(BaseModel):
@@ -78,16 +84,29 @@ class Tokens(Settings):
 
 
 class Lora(Settings):
-    """Low-rank adapter: the weight update is alpha/r (rsLoRA: alpha/sqrt(r)) times B·A."""
+    """Low-rank adapter: the weight update is alpha/r (rsLoRA: alpha/sqrt(r)) times B·A.
+
+    layers: 0 adapts every block, n > 0 the last n of them.
+    """
 
     r: Positive
     alpha: Annotated[float, Field(gt=0)]
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)]
     targets: Annotated[list[str], Field(min_length=1)]
+    layers: Count
+
+
+class Dpo(Settings):
+    """Direct preference optimisation; beta weighs how far the model may leave its base."""
+
+    beta: Annotated[float, Field(gt=0.0)]
 
 
 class Train(Settings):
-    """One optimizer step is batch_size * accumulate rows; max_steps 0 means epochs decide."""
+    """One optimizer step is batch_size * accumulate rows; max_steps 0 means epochs decide.
+
+    warmup: below 1.0 a fraction of the steps, else a number of steps. dpo: for method dpo alone.
+    """
 
     seed: Count
     epochs: Positive
@@ -97,13 +116,14 @@ class Train(Settings):
     optimizer: Literal["adamw", "adafactor", "sgd"]
     learning_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
     schedule: Literal["cosine", "linear", "constant"]
-    warmup: Fraction
+    warmup: Annotated[int | float, PlainValidator(_warmup)]
     weight_decay: Annotated[float, Field(ge=0.0)]
     max_grad_norm: Annotated[float, Field(gt=0.0)]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     checkpointing: bool
     save_steps: Count
     eval_steps: Count
+    dpo: Dpo | None = None
 
 
 class Evaluate(Settings):
@@ -139,7 +159,7 @@ class Model(Settings):
     dataset: str
     judge: str
     backend: str
-    method: Literal["lora", "rslora", "dora", "full"]
+    method: Literal["lora", "rslora", "dora", "full", "dpo"]
     lora: Lora
     tokens: Tokens
     train: Train
@@ -261,7 +281,8 @@ def _model_problems(params: Params, key: str, model: Model) -> Iterable[tuple[st
         right = params.datasets[model.dataset].recipe
         yield f"{place}.judge", f"its dataset's recipe is {right!r}; write judge: {right}"
     else:
-        yield from _gate_problems(place, model)
+        yield from mistakes.gates(place, model)
+    yield from mistakes.method(place, model)
     if model.backend not in plugins.names("backends"):
         known = plugins.nearest(model.backend, plugins.names("backends"))
         yield f"{place}.backend", f"there is no backend {model.backend!r}. {known}"
@@ -277,16 +298,6 @@ def _model_problems(params: Params, key: str, model: Model) -> Iterable[tuple[st
             yield f"{place}.verify.kl", f"there is no quant {quant!r}. {known}"
     if not any(gguf.model == key for gguf in params.gguf.values()):
         yield place, f"no entry in gguf is made of it; add  {key}-q8_0: {{model: {key}, …}}"
-
-
-def _gate_problems(place: str, model: Model) -> Iterable[tuple[str, str]]:
-    if model.judge not in plugins.names("recipes"):  # said where its dataset names it
-        return
-    metrics = plugins.load("recipes", model.judge).METRICS
-    for name in [*model.gates.at_least, *model.gates.above_base]:
-        if name not in metrics:
-            known = plugins.nearest(name, metrics)
-            yield f"{place}.gates", f"{model.judge} has no metric {name!r}. {known}"
 
 
 def _ancestors(params: Params, key: str) -> list[str]:

@@ -1,7 +1,8 @@
 """Examples in, train, valid and test out, with no group and no prompt on two sides."""
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from stages.core.errors import TunesmithError
 from stages.core.example import Example, dumps
@@ -20,31 +21,38 @@ def _folded(text: str) -> str:
     return " ".join(text.split())
 
 
+def is_probe(row: Example) -> bool:
+    """Whether the row is only ever asked (`meta["probe"]` is true), never trained on."""
+    return row.meta.get("probe") is True
+
+
 def assign(rows: Sequence[Example], seed: int, valid: float, test: float) -> list[str]:
     """The split of each row.
 
-    Groups that share a prompt are joined first, so that neither is cut. The joined groups are
-    put in an order made of the seed and their name (SHA-256); test takes each group that brings
-    it nearer to its fraction of the rows, then valid, and train keeps the rest.
+    Groups that share a prompt are joined first, so that neither is cut. A group with a probe in
+    it goes to test; the fractions are of the other rows. Their joined groups are put in an order
+    made of the seed and their name (SHA-256); test takes each group that brings it nearer to its
+    fraction, then valid, and train keeps the rest.
 
     Raises:
         TunesmithError: too few groups to give every wanted split a row.
     """
     joined = _joined_groups(rows)
-    sizes: dict[str, int] = {}
-    for name in joined:
-        sizes[name] = sizes.get(name, 0) + 1
-    side = _fill(sizes, seed, {"test": test * len(rows), "valid": valid * len(rows)})
+    probes = {name for name, row in zip(joined, rows, strict=True) if is_probe(row)}
+    sizes = Counter(name for name in joined if name not in probes)
+    free = sizes.total()
+    side = _fill(sizes, seed, {"test": test * free, "valid": valid * free})
     wanted = {"train", *(n for n, share in (("valid", valid), ("test", test)) if share)}
     missing = wanted - set(side.values())
     if missing:
+        beside = f" beside {len(rows) - free} in groups with a probe" if probes else ""
         raise TunesmithError(
-            f"{len(rows)} examples in {len(sizes)} groups leave nothing for "
+            f"{free} examples in {len(sizes)} groups{beside} leave nothing for "
             f"{', '.join(sorted(missing))}.",
             why="A group (one match, one conversation, one prompt) is never cut between splits.",
             do="Bring more groups, or make the fractions in `split` smaller.",
         )
-    return [side[name] for name in joined]
+    return [side.get(name, "test") for name in joined]
 
 
 def leaks(rows: Sequence[Example], sides: Sequence[str]) -> dict[str, int]:
@@ -100,7 +108,7 @@ def _joined_groups(rows: Sequence[Example]) -> list[str]:
     return [root(row.group) for row in rows]
 
 
-def _fill(sizes: dict[str, int], seed: int, wanted: dict[str, float]) -> dict[str, str]:
+def _fill(sizes: Mapping[str, int], seed: int, wanted: dict[str, float]) -> dict[str, str]:
     """Group -> split, filling the wanted splits in turn with whole groups."""
     order = sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
     side = dict.fromkeys(order, "train")
@@ -111,7 +119,7 @@ def _fill(sizes: dict[str, int], seed: int, wanted: dict[str, float]) -> dict[st
     return side
 
 
-def _nearest_fill(free: list[str], sizes: dict[str, int], rows: float) -> list[str]:
+def _nearest_fill(free: list[str], sizes: Mapping[str, int], rows: float) -> list[str]:
     """The groups, in order, of which each brings the sum nearer to `rows`; else the smallest."""
     taken, left = [], rows
     for name in free:
