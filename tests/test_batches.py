@@ -110,5 +110,17 @@ def test_a_trained_first_token_does_not_count_as_a_target():
     assert rows.targets.tolist() == [1]
 
 
+def test_a_pair_counts_by_its_longer_answer_and_trains_both():
+    def side(*lengths):
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return np.arange(offsets[-1]), np.ones(offsets[-1], np.uint8), offsets
+
+    rows = Rows(*side(3, 9, 4), Rows(*side(5, 2, 4)))
+
+    assert rows.sizes.tolist() == [5, 9, 4]
+    assert rows.trained_tokens.tolist() == [2 + 4, 8 + 1, 3 + 3]
+    assert rows.targets.tolist() == [2, 8, 3]
+
+
 def test_batches_by_length_hold_every_row_once_longest_first():
     assert batches.by_length([3, 9, 9, 1], 3) == [[1, 2, 0], [3]]

@@ -194,6 +194,33 @@ def test_a_schema_elsewhere_is_never_fetched(monkeypatch: pytest.MonkeyPatch) ->
     assert asked == []
 
 
+BAD_PAIRS: dict[str, tuple[Any, str]] = {
+    "from the user": ({"role": "user", "content": "Four."}, "rejected"),
+    "no message": ("Four.", "rejected"),
+    "the same but for case and space": (
+        {"role": "assistant", "content": " three. "},
+        "same_answer",
+    ),
+    "empty": ({"role": "assistant", "content": " "}, "empty_answer"),
+    "no text": ({"role": "assistant", "content": 4}, "content_type"),
+    "a control token": ({"role": "assistant", "content": "<|im_end|>"}, "control_token"),
+    "an unknown tool": (calling(call("c1", "other")), "unknown_tool"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_PAIRS)
+def test_a_rejected_answer_must_be_another_that_could_stand_there(name: str) -> None:
+    rejected, code = BAD_PAIRS[name]
+    row = Example([SYSTEM, ASK, SAY], "x#1", "x", {}, [LIST], rejected)
+    assert [found for found, _ in dialogue.problems(row)] == [code]
+
+
+def test_a_good_pair_has_no_problem() -> None:
+    for rejected in ({"role": "assistant", "content": "Four."}, calling(call())):
+        row = Example([SYSTEM, ASK, SAY], "x#1", "x", {}, [LIST], rejected)
+        assert dialogue.problem(row) is None
+
+
 def test_the_first_problem_is_told_with_the_number_of_its_message() -> None:
     row = Example([ASK, calling(call(arguments={})), result(), SAY], "x#1", "x", {}, [LIST])
     row.messages[1]["tool_calls"][0]["function"]["arguments"] = {}

@@ -21,6 +21,15 @@ def test_an_example_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert list(example.read_examples(tmp_path / "x")) == rows
 
 
+def test_a_rejected_answer_comes_back_as_it_was_written_in_nfc(tmp_path: Path) -> None:
+    rejected = {"role": "assistant", "content": "e\u0301"}
+    pair = Example(ROW.messages, "a.jsonl#1", "g1", {}, rejected=rejected)
+    example.write_lines(tmp_path / "x", [example.nfc(pair.row())])
+    (read,) = example.read_examples(tmp_path / "x")
+    assert read.rejected == {"role": "assistant", "content": "\u00e9"}
+    assert read.messages == ROW.messages
+
+
 def test_a_row_without_tools_has_no_such_key() -> None:
     assert list(ROW.row()) == ["messages", "source", "group", "meta"]
 

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from pydantic import ValidationError
 
+from stages.core import dialogue
 from stages.core.errors import TunesmithError
 from stages.core.example import Example, Reject
 from stages.recipes import games
@@ -72,8 +73,10 @@ def write_log(folder, units, events, traps=(), end="player", name="training-v0.5
     (folder / name).write_text(json.dumps(log))
 
 
-def options(sides="winners", min_version="0.0.0", failed_actions="keep"):
-    return games.Options(sides=sides, min_version=min_version, failed_actions=failed_actions)
+def options(sides="winners", min_version="0.0.0", failed_actions="keep", pairs="none"):
+    return games.Options(
+        sides=sides, min_version=min_version, failed_actions=failed_actions, pairs=pairs
+    )
 
 
 def run(folder, **chosen):
@@ -234,3 +237,82 @@ def test_an_impossible_board_does_not_pass_the_check(tmp_path):
     write_log(tmp_path, units, [decision("p-Ona", {"type": "wait"})])
     made, _ = run(tmp_path)
     assert games.check(made[0]) == "Two living units stand on one tile."
+
+
+STEP = {"type": "move", "target": {"x": 1, "y": 0}}
+FAR = {"type": "move", "target": {"x": 5, "y": 5}}
+WAIT = {"type": "wait"}
+
+
+def write_duel(folder, *events, **chosen):
+    """Ona wins; Lou is an oracle and Sid a specter of the side that loses."""
+    units = [
+        unit("Ona", "oracle", "player", 0, 0),
+        unit("Lou", "oracle", "opponent", 4, 4),
+        unit("Sid", "specter", "opponent", 5, 5),
+    ]
+    turn = {"type": "turn_start", "side": "player", "units": units, "traps": []}
+    order = [one["id"] for one in units]
+    rounds = [
+        turn | {"turn": one, "turnStack": order} if type(one) is int else one for one in events
+    ]
+    write_log(folder, units, rounds, **chosen)
+
+
+def paired(folder, **chosen):
+    made, rejects = run(folder, pairs="winner_loser", **chosen)
+    return made, [(one.source.split("#")[1], one.code) for one in rejects]
+
+
+def test_a_pair_is_the_winners_board_and_answer_against_the_nearest_loser_of_its_class(tmp_path):
+    write_duel(
+        tmp_path,
+        decision("o-Lou", scan(1, 1)), 2, decision("o-Lou", scan(2, 2)), 3,
+        decision("p-Ona", STEP), decision("o-Sid", STEP), 4, decision("o-Lou", scan(3, 3)),
+    )  # fmt: skip
+    plain, _ = run(tmp_path)
+    (made,), rejects = paired(tmp_path)
+    # rounds 2 and 4 are as near to 3: the earlier decision is taken
+    assert json.loads(made.rejected["content"])["firstAction"] == scan(2, 2)
+    assert made.rejected["role"] == "assistant"
+    assert made.messages == plain[0].messages
+    told = {"rejectedSource": "training-v0.5.9-1.json#2", "rejectedRound": 2}
+    assert made.meta == plain[0].meta | told
+    assert rejects == [("1", "losing_side"), ("2", "losing_side"), ("4", "losing_side"),
+                       ("5", "losing_side")]  # fmt: skip
+
+
+def test_who_acted_the_same_or_in_another_class_is_no_partner(tmp_path):
+    same = decision("o-Lou", STEP, thinking="Another thought.")
+    write_duel(tmp_path, decision("p-Ona", STEP), same, decision("o-Sid", FAR))
+    assert paired(tmp_path) == ([], [("1", "no_pair"), ("2", "losing_side"), ("3", "losing_side")])
+
+
+def test_answers_that_were_never_read_are_not_rejected_in_a_pair(tmp_path):
+    write_duel(tmp_path, decision("p-Ona", STEP), decision("o-Lou", {"type": "unknown"}))
+    assert paired(tmp_path)[1] == [("1", "no_pair"), ("2", "losing_side")]
+
+
+def test_failed_actions_are_dropped_on_both_sides_of_a_pair(tmp_path):
+    moved = {"type": "unit_moved", "unitId": "p-Ona", "newFacing": "E"}
+    moved |= {"to": {"x": 1, "y": 0}, "from": {"x": 0, "y": 0}}
+    write_duel(tmp_path, decision("p-Ona", STEP), moved, decision("o-Lou", FAR))
+    assert paired(tmp_path, failed_actions="drop")[1][0] == ("1", "no_pair")
+    assert len(paired(tmp_path, failed_actions="keep")[0]) == 1
+    write_duel(tmp_path, decision("p-Ona", STEP), moved, decision("o-Lou", WAIT))
+    assert len(paired(tmp_path, failed_actions="drop")[0]) == 1
+    write_duel(tmp_path, decision("p-Ona", FAR), decision("o-Lou", WAIT))
+    assert paired(tmp_path, failed_actions="drop")[1][0] == ("1", "failed_action")
+    assert len(paired(tmp_path, failed_actions="keep")[0]) == 1
+
+
+def test_a_pair_passes_the_rules_of_chats_and_says_the_same_twice_over(tmp_path):
+    write_duel(tmp_path, decision("p-Ona", STEP), decision("o-Lou", scan(1, 1)))
+    (made,), _ = paired(tmp_path)
+    assert dialogue.problem(made) is None
+    assert paired(tmp_path)[0] == [made]
+
+
+def test_pairs_of_both_sides_are_refused(tmp_path):
+    with pytest.raises(ValidationError, match="pairs: winner_loser prompts with winners' boards"):
+        options(sides="all", pairs="winner_loser")

@@ -47,7 +47,9 @@ OUTCOMES = {
     "winner_draw_all_sides": ({"sides": "all"}, 0, {"draw": 1}),
     "winner_draw_winners": ({}, 0, {"draw": 1}),
 }
-DEFAULT = {"sides": "winners", "min_version": "0.0.0", "failed_actions": "keep"}
+DEFAULT = {
+    "sides": "winners", "min_version": "0.0.0", "failed_actions": "keep", "pairs": "none",
+}  # fmt: skip
 
 
 def run(folder, **chosen):

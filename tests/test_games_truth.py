@@ -15,8 +15,10 @@ SHARED = Path(__file__).parents[2] / "shared" / "samples" / "sibyl"
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="shared samples are not here")
 
 
-def options(sides="winners", min_version="0.0.0", failed_actions="keep"):
-    return games.Options(sides=sides, min_version=min_version, failed_actions=failed_actions)
+def options(sides="winners", min_version="0.0.0", failed_actions="keep", pairs="none"):
+    return games.Options(
+        sides=sides, min_version=min_version, failed_actions=failed_actions, pairs=pairs
+    )
 
 
 def run(folder, **chosen):
@@ -143,3 +145,18 @@ def test_without_balance_all_but_three_boards_are_still_the_oracles():
                 for u in true["units"]
             ]
     assert wrong == 3
+
+
+def test_of_the_sample_games_every_winners_decision_is_a_pair_or_a_counted_reject():
+    plain, _ = run(SHARED / "games")
+    made, rejects = run(SHARED / "games", pairs="winner_loser")
+    alone = [one for one in rejects if one.code == "no_pair"]
+    assert (len(made), len(alone)) == (237, 263)
+    assert len(plain) == 500
+    assert {one.source for one in made} | {one.source for one in alone} == {
+        one.source for one in plain
+    }
+    for one in made:
+        assert one.rejected["content"] != one.messages[-1]["content"]
+        assert games.judge(one, one.rejected["content"])["json"] == 1.0
+        assert one.meta["rejectedSource"].split("#")[0] == one.source.split("#")[0]

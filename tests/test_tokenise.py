@@ -505,7 +505,7 @@ def test_the_stage_tokenises_the_chat_of_the_model_s_dataset(tmp_path, monkeypat
         bases.write_chat(chat, [bases.chat("Hi", "Yes"), bases.chat("Hi", "word " * 99)])
         files.write_json(chat / "report.json", {"by": []})
     limits = SimpleNamespace(max_length=60, over_length="drop")
-    model = SimpleNamespace(base="models/base/b", dataset="d", tokens=limits)
+    model = SimpleNamespace(base="models/base/b", dataset="d", tokens=limits, method="lora")
     params = SimpleNamespace(models={"m": model})
     monkeypatch.setattr(tokenise.settings, "load", lambda: params)
     monkeypatch.chdir(tmp_path)

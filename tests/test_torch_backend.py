@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny import tiny_model
 
-from stages.core import batches, files, manifest, shards, targets
+from stages.core import batches, files, manifest, merge, shards, targets
 from stages.core.batches import Rows
 from stages.core.errors import TunesmithError
 from stages.core.settings import Lora, Model, Train
@@ -58,7 +58,7 @@ def tokens(folder: Path, count: int = 24) -> Path:
     return folder
 
 
-def settings(method="lora", targets=("all-linear",), dropout=0.0, **train) -> Model:
+def settings(method="lora", targets=("all-linear",), dropout=0.0, layers=0, **train) -> Model:
     chosen = {
         "seed": 1, "epochs": 1, "max_steps": 0, "batch_size": 4, "accumulate": 1,
         "optimizer": "adamw", "learning_rate": 5e-3, "schedule": "cosine", "warmup": 0.0,
@@ -67,7 +67,7 @@ def settings(method="lora", targets=("all-linear",), dropout=0.0, **train) -> Mo
     }  # fmt: skip
     return Model.model_construct(
         base="models/base/tiny", dataset="echo", backend="torch", method=method,
-        lora=Lora(r=4, alpha=8.0, dropout=dropout, targets=list(targets)),
+        lora=Lora(r=4, alpha=8.0, dropout=dropout, targets=list(targets), layers=layers),
         train=Train(**chosen | train),
     )  # fmt: skip
 
@@ -343,13 +343,15 @@ def test_our_settings_reach_the_trainer_in_its_own_words():
     [("lora", False, False), ("rslora", True, False), ("dora", False, True)],
 )
 def test_our_methods_reach_peft_in_its_own_words(method, rslora, dora):
-    lora = Lora(r=8, alpha=12.0, dropout=0.05, targets=["all-linear"])
+    lora = Lora(r=8, alpha=12.0, dropout=0.05, targets=["all-linear"], layers=0)
 
-    said = words.lora_words(method, lora, ["q_proj"])
+    said = words.lora_words(method, lora, ["q_proj"], None)
 
     assert (said["use_rslora"], said["use_dora"]) == (rslora, dora)
     assert (said["r"], said["lora_alpha"], said["lora_dropout"]) == (8, 12.0, 0.05)
     assert (said["target_modules"], said["bias"]) == (["q_proj"], "none")
+    assert said["layers_to_transform"] is None
+    assert words.lora_words(method, lora, ["q_proj"], [3, 4])["layers_to_transform"] == [3, 4]
 
 
 @pytest.mark.parametrize(
@@ -374,6 +376,99 @@ def test_bf16_training_keeps_the_adapter_in_fp32(tmp_path, base):
 
     assert {weight.dtype for weight in weights(out).values()} == {torch.float32}
     assert manifest.read(out)["precision"] == "bf16"
+
+
+def rates(folder: Path, name: str = "out") -> list[float]:
+    """The learning rate of each step, as the trainer logged it."""
+    lines = (folder / f"{name}-report/loss.tsv").read_text().splitlines()
+    place = lines[0].split("\t").index("learning_rate")
+    return [float(line.split("\t")[place]) for line in lines[1:]]
+
+
+@pytest.mark.parametrize(
+    ("warmup", "steps", "says"),
+    [(0, 40, 0), (0.0, 40, 0), (0.1, 40, 4), (0.99, 10, 9), (1, 40, 1), (30, 40, 30)],
+)
+def test_a_warm_up_is_a_fraction_of_the_steps_or_their_number(warmup, steps, says):
+    assert words.warmup_steps(warmup, steps) == says
+
+
+@pytest.mark.parametrize("warmup", [6, 100])
+def test_a_warm_up_that_the_run_would_not_outlast_is_refused(warmup, tmp_path, base):
+    with pytest.raises(TunesmithError, match=f"warmup is {warmup} steps, and the run has 6"):
+        train(tmp_path, base, "out", settings(warmup=warmup))
+
+
+def test_a_warm_up_of_four_steps_rises_for_four_steps_to_the_rate_that_is_set(tmp_path, base):
+    train(tmp_path, base, "out", settings(warmup=4, schedule="constant", epochs=2))
+
+    assert rates(tmp_path)[:5] == pytest.approx([0, 1.25e-3, 2.5e-3, 3.75e-3, 5e-3])
+    assert set(rates(tmp_path)[4:]) == {5e-3}
+
+
+def test_adafactor_takes_the_learning_rate_as_it_is_set(tmp_path, base):
+    some = rows(8)
+    chosen = settings("full", optimizer="adafactor", learning_rate=5e-6)
+    run = backend.start(chosen, base, [], some, some, tmp_path / "run")
+    run.create_optimizer_and_scheduler(num_training_steps=4)
+
+    groups = run.optimizer.param_groups
+    assert type(run.optimizer).__name__ == "Adafactor"
+    assert {group["initial_lr"] for group in groups} == {5e-6}
+    assert {group["lr"] for group in groups} == {5e-6}
+    assert {group["relative_step"] for group in groups} == {False}
+    assert {group["scale_parameter"] for group in groups} == {False}
+    assert {group["warmup_init"] for group in groups} == {False}
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
+def test_full_training_with_accumulation_and_clipping_uses_the_rate_that_is_set(
+    schedule, tmp_path, base
+):
+    chosen = settings(
+        "full", optimizer="adafactor", learning_rate=5e-6, schedule=schedule, warmup=2,
+        batch_size=2, accumulate=2, max_grad_norm=0.1, weight_decay=0.0,
+    )  # fmt: skip
+    out = train(tmp_path, base, "out", chosen)
+
+    found = rates(tmp_path)
+    assert found[:3] == [0.0, 2.5e-6, 5e-6]
+    assert max(found) == 5e-6 == manifest.read(out)["learning_rate"]
+    assert manifest.read(out)["settings"]["train"]["learning_rate"] == 5e-6
+    summary = files.read_json(tmp_path / "out-report/summary.json")
+    assert summary["learning_rate"] == 5e-6
+
+
+def test_one_step_of_adafactor_moves_weights_by_the_rate_and_not_by_their_size(tmp_path, base):
+    chosen = settings(
+        "full", optimizer="adafactor", learning_rate=1e-3, schedule="constant", max_steps=1,
+        weight_decay=0.0,
+    )  # fmt: skip
+    out = train(tmp_path, base, "out", chosen)
+
+    old, new = weights(base), weights(out)
+    name = "model.layers.0.mlp.down_proj.weight"  # its values are about 0.05
+    moved = (new[name] - old[name]).square().mean().sqrt().item()
+    assert moved == pytest.approx(1e-3, rel=0.2)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_the_last_layers_alone_are_adapted_and_the_adapter_merges(method, tmp_path, base):
+    out = train(tmp_path, base, method, settings(method, layers=1, max_steps=3))
+
+    assert {name.split(".layers.")[1][0] for name in weights(out)} == {"1"}
+    fused = tmp_path / "fused"
+    fused.mkdir()
+    assert merge.merge(base, out, fused)["merged"] == 7
+    old, new = weights(base), weights(fused)
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert {name.split(".")[2] for name in changed} == {"1"}
+    assert len(changed) == 7
+
+
+def test_more_layers_than_the_base_has_are_refused_before_training(tmp_path, base):
+    with pytest.raises(TunesmithError, match="layers is 3, and the base has 2 blocks"):
+        train(tmp_path, base, "out", settings(layers=3))
 
 
 PROMPTS = [[5, 9, 13], [40] * 17, [7, 8, 9, 10, 11, 12], [300, 20], [33, 34, 35]]

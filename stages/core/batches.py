@@ -35,11 +35,13 @@ class Rows:
         lengths: tokens of each row.
         targets: trained tokens of each row. A row's first token has nothing before it to be
             predicted from, so it never counts.
+        rejected: of preference pairs, the same prompts with the answers not wanted, row by row.
     """
 
     ids: Array
     trained: Array
     offsets: Array
+    rejected: "Rows | None" = None
     lengths: Array = field(init=False)
     targets: Array = field(init=False)
 
@@ -51,6 +53,16 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def sizes(self) -> Array:
+        """Tokens that each row takes in a batch: those of the longer answer of a pair."""
+        return np.maximum(self.lengths, self.rejected.lengths) if self.rejected else self.lengths
+
+    @property
+    def trained_tokens(self) -> Array:
+        """Trained tokens of each row, both answers of a pair counted."""
+        return self.targets + (self.rejected.targets if self.rejected else 0)
 
     def padded(self, rows: Sequence[int]) -> tuple[Array, Array]:
         """These rows as [rows, longest] int64 ids and labels, padded on the right (0, -100)."""
@@ -70,8 +82,9 @@ def load(folder: Path, split: str) -> Rows:
         TunesmithError: the folder is not whole, or its checks did not run to their end.
     """
     tokens.require_checked(folder)
-    found = tokens.arrays(folder, split)
-    return Rows(found.ids, found.trained, found.offsets)
+    found, others = tokens.arrays(folder, split), tokens.rejected(folder, split)
+    pairs = Rows(others.ids, others.trained, others.offsets) if others else None
+    return Rows(found.ids, found.trained, found.offsets, pairs)
 
 
 def plan(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +12,9 @@ from stages.core.example import Example, Message
 
 Problem = tuple[str, str]
 
+# What jsonschema raises on a schema that passes its own check yet cannot be followed: one that
+# refers to itself without end, to something that is no schema, or to an address that is none.
+UNUSABLE = (RecursionError, AttributeError, TypeError, ValueError)
 # Marks of the chat forms we know; text that holds one could end a turn or open another.
 CONTROL = re.compile(
     r"<\|[a-z0-9_]{1,40}\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>|<(?:bos|eos|pad)>"
@@ -40,6 +44,25 @@ def problems(row: Example) -> Iterator[Problem]:
     yield from _roles(row.messages)
     yield from _contents(row.messages)
     yield from _tools(row)
+    if row.rejected is not None:
+        yield from _rejected(row)
+
+
+def _rejected(row: Example) -> Iterator[Problem]:
+    """What is wrong with the answer not wanted: it must fit where the last message stands."""
+    rejected: Any = row.rejected
+    if not isinstance(rejected, dict) or rejected.get("role") != "assistant":
+        yield "rejected", "Its rejected answer is not a message from the assistant."
+        return
+    if _folded(rejected) == _folded(row.messages[-1]):
+        yield "same_answer", "Its rejected answer says what the last message says."
+    other = replace(row, messages=[*row.messages[:-1], rejected], rejected=None)
+    for code, reason in problems(other):
+        yield code, f"With its rejected answer: {reason}"
+
+
+def _folded(message: Message) -> tuple[str, Any]:
+    return " ".join(str(message.get("content") or "").split()).casefold(), message.get("tool_calls")
 
 
 def _roles(messages: list[Message]) -> Iterator[Problem]:
@@ -152,6 +175,10 @@ def _schema_problem(schema: bytes, arguments: dict[str, Any]) -> Iterator[Proble
         return
     except Unresolvable as problem:
         yield "tool_schema", f"the tool's own schema refers to {problem.ref!r}, which is not in it"
+        return
+    except UNUSABLE as problem:
+        kind = type(problem).__name__
+        yield "tool_schema", f"the tool's own schema cannot be followed ({kind})"
         return
     if errors:
         yield "arguments", f"wrong arguments: {errors[0].message} at {errors[0].json_path}"

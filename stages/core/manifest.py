@@ -60,7 +60,7 @@ def write(out: Path, settings: Model, **facts: Any) -> None:
         "method": settings.method,
         "quantise_base": "none",
         "seed": settings.train.seed,
-        "settings": settings.model_dump(include={"lora", "train"}),
+        "settings": settings.model_dump(include={"lora", "train"}, exclude_none=True),
     }
     files.write_json(out / NAME, shaped | facts)
 
@@ -74,9 +74,12 @@ def read(folder: Path) -> dict[str, Any]:
 SERIES = ("step", "loss", "valid_loss", "learning_rate", "grad_norm")
 
 
-def write_series(path: Path, series: Sequence[Mapping[str, Any]]) -> None:
+def write_series(
+    path: Path, series: Sequence[Mapping[str, Any]], names: Sequence[str] = SERIES
+) -> None:
     """The loss series as TSV for `dvc plots`; a value not measured at a step stays empty."""
-    lines = ["\t".join(SERIES)]
+    lines = ["\t".join(names)]
     for row in series:
-        lines.append("\t".join("" if row[name] is None else repr(row[name]) for name in SERIES))
+        cells = (row.get(name) for name in names)
+        lines.append("\t".join("" if cell is None else repr(cell) for cell in cells))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

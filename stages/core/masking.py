@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,14 @@ class Marked:
         ids: token ids as little-endian int32.
         spans: token ranges [start, end) of the assistant turns, end-of-turn tokens included.
         text: the rendered chat.
+        rejected: of a preference pair the same prompt with the answer not wanted, else None.
     """
 
     example: Example
     ids: bytes
     spans: list[tuple[int, int]]
     text: str
+    rejected: "Marked | None" = None
 
     @property
     def length(self) -> int:
@@ -45,6 +47,11 @@ class Marked:
     def trained_count(self) -> int:
         """Tokens that are trained."""
         return sum(end - start for start, end in self.spans)
+
+    @property
+    def prompt_ids(self) -> bytes:
+        """The ids before the last assistant turn."""
+        return self.ids[: self.prompt_length * INT.itemsize]
 
     def numbers(self) -> list[int]:
         """The token ids."""
@@ -98,6 +105,47 @@ def mark(
             yield _fitting(Marked(example, ids, spans, text), max_length)
         except _RefusedError as refused:
             yield Fault(example.source, *refused.args)
+
+
+def mark_pairs(
+    examples: list[Example], template: ChatTemplate, encoder: Encoder, max_length: int
+) -> Iterator[Marked | Fault]:
+    """Each preference pair as a checked row with its checked `rejected`, or what is wrong with it.
+
+    Only the last turn of either is marked: what comes before is the prompt they share.
+    """
+    whole = [example for example in examples if example.rejected is not None]
+    others = [
+        replace(one, messages=[*one.messages[:-1], one.rejected])
+        for one in whole
+        if one.rejected is not None
+    ]
+    chosen = mark(whole, template, encoder, max_length)
+    rejected = mark(others, template, encoder, max_length)
+    for example in examples:
+        if example.rejected is None:
+            reason = "It has no rejected answer; method dpo learns from pairs alone."
+            yield Fault(example.source, "no_pair", reason)
+        else:
+            yield _paired(next(chosen), next(rejected))
+
+
+def _paired(chosen: Marked | Fault, rejected: Marked | Fault) -> Marked | Fault:
+    if isinstance(chosen, Fault):
+        return chosen
+    if isinstance(rejected, Fault):
+        return replace(rejected, reason=f"With its rejected answer: {rejected.reason}")
+    chosen, rejected = (replace(row, spans=row.spans[-1:]) for row in (chosen, rejected))
+    fault: tuple[str, str] | None = None
+    if chosen.prompt_ids != rejected.prompt_ids:
+        fault = "prompt", "The template renders another prompt before its rejected answer."
+    elif chosen.ids == rejected.ids:
+        fault = "same_answer", "Both of its answers are the same tokens: nothing to prefer."
+    elif min(chosen.trained_count, rejected.trained_count) == 1:
+        fault = "untrained", "One of its answers is no token but the end of the turn."
+    if fault:
+        return Fault(chosen.example.source, *fault)
+    return replace(chosen, rejected=rejected)
 
 
 def _rendered(

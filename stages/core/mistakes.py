@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from stages.core import plugins
 
 if TYPE_CHECKING:
-    from stages.core.settings import Model
+    from stages.core.settings import Model, Params
 
 
 def explain(
@@ -66,3 +66,14 @@ def method(place: str, model: "Model") -> Iterable[tuple[str, str]]:
     if model.train.max_steps and not model.train.warmup < model.train.max_steps:
         text = f"the learning rate would still be rising when max_steps ({model.train.max_steps})"
         yield f"{place}.train.warmup", f"{text} end the run."
+
+
+def ancestors(params: "Params", key: str) -> list[str]:
+    """The models that this one is built on, nearest first; ends where a chain repeats itself."""
+    found: list[str] = []
+    while params.models[key].base.startswith("models/fused/"):
+        key = params.models[key].base.removeprefix("models/fused/")
+        if key in found or key not in params.models:
+            break
+        found.append(key)
+    return found

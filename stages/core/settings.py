@@ -288,7 +288,7 @@ def _model_problems(params: Params, key: str, model: Model) -> Iterable[tuple[st
         yield f"{place}.backend", f"there is no backend {model.backend!r}. {known}"
     bases = [f"models/base/{name}" for name in params.bases]
     bases += [f"models/fused/{name}" for name in params.models if name != key]
-    if key in _ancestors(params, key):
+    if key in mistakes.ancestors(params, key):
         yield f"{place}.base", "the chain of bases comes back to this model."
     elif model.base not in bases:
         yield f"{place}.base", f"nothing makes {model.base!r}. {plugins.nearest(model.base, bases)}"
@@ -298,14 +298,3 @@ def _model_problems(params: Params, key: str, model: Model) -> Iterable[tuple[st
             yield f"{place}.verify.kl", f"there is no quant {quant!r}. {known}"
     if not any(gguf.model == key for gguf in params.gguf.values()):
         yield place, f"no entry in gguf is made of it; add  {key}-q8_0: {{model: {key}, …}}"
-
-
-def _ancestors(params: Params, key: str) -> list[str]:
-    """The models that this one is built on, nearest first; ends where a chain repeats itself."""
-    found: list[str] = []
-    while params.models[key].base.startswith("models/fused/"):
-        key = params.models[key].base.removeprefix("models/fused/")
-        if key in found or key not in params.models:
-            break
-        found.append(key)
-    return found

@@ -30,6 +30,26 @@ def resolve(targets: Sequence[str], weights: Iterable[Tensor]) -> list[str]:
     return sorted(found)
 
 
+def blocks(last: int, weights: Iterable[Tensor]) -> list[int] | None:
+    """The numbers of the last blocks, which alone get an adapter; None for all (`last` 0).
+
+    Raises:
+        TunesmithError: the base has fewer blocks.
+    """
+    if not last:
+        return None
+    parts = (part for tensor in weights for part in tensor.name.split("."))
+    known = sorted({int(part) for part in parts if part.isdecimal()})
+    if last > len(known):
+        raise TunesmithError(
+            f"lora.layers is {last}, and the base has {len(known)} blocks.",
+            where="models.<model>.lora.layers",
+            why="PEFT would adapt those there are without a word.",
+            do=f"Write 0 for all of them, or a number up to {len(known)}.",
+        )
+    return known[-last:]
+
+
 def _linear(weights: Iterable[Tensor]) -> Iterable[str]:
     for tensor in weights:
         parts = tensor.name.split(".")

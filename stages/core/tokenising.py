@@ -10,7 +10,7 @@ from typing import Any
 from stages.core import example, files, template, tokens
 from stages.core.encoding import Encoder
 from stages.core.errors import TunesmithError
-from stages.core.masking import Fault, Marked, mark
+from stages.core.masking import Fault, Marked, mark, mark_pairs
 from stages.core.progress import Progress
 from stages.core.template import CLOCK, ChatTemplate
 from stages.core.token_stats import Tally, view
@@ -28,11 +28,13 @@ class Rules:
         max_length: tokens a row may have.
         drop: leave longer rows out, named in dropped.jsonl, instead of refusing them all.
         by: meta keys whose rows and tokens are counted.
+        pairs: every row must be a preference pair (method dpo); else none may be.
     """
 
     max_length: int
     drop: bool
     by: tuple[str, ...]
+    pairs: bool = False
 
 
 @dataclass(slots=True)
@@ -57,23 +59,35 @@ def write(chat: Path, base: Path, out: Path, rules: Rules) -> dict[str, Any]:
     chat_template, encoder = template.load(base), Encoder(base)
     faults, stats = _Faults(), {}
     for split in tokens.SPLITS:
-        found = _marked(chat / f"{split}.jsonl", chat_template, encoder, rules.max_length)
-        stats[split] = _write_split(split, found, out, rules, encoder, faults).report()
+        found = _marked(chat / f"{split}.jsonl", chat_template, encoder, rules)
+        stats[split] = _write_split(split, found, out, rules, encoder, faults)
     _refuse(faults, chat)
     if not stats["train"]["rows"]:
         raise _nothing(chat, stats["train"]["dropped"])
     files.write_json(out / "stats.json", stats)
-    files.write_json(out / "checks.json", _checks(base, chat_template, encoder, stats))
+    checks = _checks(base, chat_template, encoder, stats)
+    files.write_json(out / "checks.json", checks | {"pairs": rules.pairs})
     return stats
 
 
 def _marked(
-    path: Path, chat_template: ChatTemplate, encoder: Encoder, max_length: int
+    path: Path, chat_template: ChatTemplate, encoder: Encoder, rules: Rules
 ) -> Iterator[Marked | Fault]:
     """The rows of one chat file, a batch at a time."""
     rows = example.read_examples(path)
     while batch := list(islice(rows, BATCH)):
-        yield from mark(batch, chat_template, encoder, max_length)
+        if rules.pairs:
+            yield from mark_pairs(batch, chat_template, encoder, rules.max_length)
+        else:
+            found = mark(batch, chat_template, encoder, rules.max_length)
+            yield from (_unpaired(row) for row in found)
+
+
+def _unpaired(row: Marked | Fault) -> Marked | Fault:
+    if isinstance(row, Fault) or row.example.rejected is None:
+        return row
+    reason = "It is a preference pair, whose rejected answer only method dpo reads."
+    return Fault(row.example.source, "pair", reason)
 
 
 def _write_split(
@@ -83,17 +97,20 @@ def _write_split(
     rules: Rules,
     encoder: Encoder,
     faults: _Faults,
-) -> Tally:
-    tally, progress = Tally(rules.by), Progress(f"tokenise {split}")
-    writer = tokens.Writer(out, split)
+) -> dict[str, Any]:
+    """Write what was marked, note what was not; returns the statistics."""
+    tally, others = Tally(rules.by), Tally(())
+    writer, progress = tokens.Writer(out, split, rules.pairs), Progress(f"tokenise {split}")
     with (out / f"{split}.dropped.jsonl").open("wb") as dropped:
         for row in found:
             progress.step()
             if isinstance(row, Marked):
-                trained = row.trained()
-                writer.add(row.ids, trained, row.prompt_length, row.example)
+                writer.add(row.ids, row.trained(), row.prompt_length, row.example)
+                if row.rejected:
+                    writer.add_rejected(row.rejected.ids, row.rejected.trained())
+                    others.add(row.rejected)
                 if split == "train" and not tally.rows:
-                    (out / "view.txt").write_text(view(row, encoder), encoding="utf-8")
+                    (out / "view.txt").write_text(_view(row, encoder), encoding="utf-8")
                 tally.add(row)
             elif rules.drop and row.code == "over_length":
                 tally.dropped += 1
@@ -102,7 +119,16 @@ def _write_split(
                 faults.add(row)
     writer.close()
     progress.close()
-    return tally
+    if not rules.pairs:
+        return tally.report()
+    counted = others.report()
+    kept = {name: counted[name] for name in ("tokens", "trained_tokens", "lengths")}
+    return tally.report() | {"rejected": kept}
+
+
+def _view(row: Marked, encoder: Encoder) -> str:
+    shown = view(row, encoder)
+    return f"{shown}\nREJECTED {view(row.rejected, encoder)}" if row.rejected else shown
 
 
 def _refuse(faults: _Faults, chat: Path) -> None:
@@ -117,8 +143,16 @@ def _refuse(faults: _Faults, chat: Path) -> None:
         f"{total} row(s) cannot be trained on:\n" + "\n".join(lines),
         where=str(chat),
         why="Trained as they are, they would teach something other than what they say.",
-        do="Mend or reject them in the recipe, or change tokens.max_length; then: dvc repro",
+        do=_cure(faults.counts),
     )
+
+
+def _cure(counts: Counter[str]) -> str:
+    if "no_pair" in counts:
+        return "Give the dataset pairs (games: pairs: winner_loser), or set another method."
+    if "pair" in counts:
+        return "Set method: dpo, or take a dataset without pairs (games: pairs: none)."
+    return "Mend or reject them in the recipe, or change tokens.max_length; then: dvc repro"
 
 
 def _nothing(chat: Path, dropped: int) -> TunesmithError:

@@ -20,6 +20,8 @@ ARRAYS: dict[str, np.dtype[Any]] = {
     "offsets": np.dtype("<i8"),
     "prompts": INT,
 }
+# Of preference pairs, beside these: the same prompts with the answers not wanted.
+REJECTED = {f"rejected_{name}": ARRAYS[name] for name in ("ids", "trained", "offsets")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class Row:
         prompt_length: tokens before the last assistant turn; `ids[:prompt_length]` prompts it.
         source: where the chat comes from, `<file>#<n>`.
         example: the chat itself in valid and test, None in train.
+        rejected_ids: of a preference pair, the prompt again and the answer not wanted.
+        rejected_labels: as many; the id where that answer stands, -100 elsewhere.
     """
 
     ids: list[int]
@@ -39,10 +43,12 @@ class Row:
     prompt_length: int
     source: str
     example: Example | None
+    rejected_ids: list[int] | None = None
+    rejected_labels: list[int] | None = None
 
 
 class Arrays(NamedTuple):
-    """A split as memory maps; row r is `ids[offsets[r]:offsets[r + 1]]`.
+    """A split (or its rejected rows) as memory maps; row r is `ids[offsets[r]:offsets[r + 1]]`.
 
     Attributes:
         ids: int32 [tokens].
@@ -59,6 +65,10 @@ class Arrays(NamedTuple):
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def row(self, row: int) -> np.ndarray:
+        """int32 [length]: the ids of one row."""
+        return self.ids[self.offsets[row] : self.offsets[row + 1]]
+
     def labels(self, row: int) -> np.ndarray:
         """int32 [length]: the labels of one row, -100 where nothing is trained."""
         place = slice(self.offsets[row], self.offsets[row + 1])
@@ -74,25 +84,36 @@ class Writer:
     """Writes one split row by row: `<split>.<array>.npy` and `<split>.jsonl`.
 
     The lines hold each row's source; in valid and test the whole example and `prompt_length`,
-    so that nothing else is needed to prompt and to judge.
+    so that nothing else is needed to prompt and to judge. With `pairs` every `add` is followed
+    by an `add_rejected`.
     """
 
-    def __init__(self, folder: Path, split: str) -> None:
+    def __init__(self, folder: Path, split: str, pairs: bool = False) -> None:
         self.whole = split != "train"
+        arrays = ARRAYS | (REJECTED if pairs else {})
         self.parts = {
-            name: _Growing(folder / f"{split}.{name}.npy", dtype) for name, dtype in ARRAYS.items()
+            name: _Growing(folder / f"{split}.{name}.npy", dtype) for name, dtype in arrays.items()
         }
         self.lines = (folder / f"{split}.jsonl").open("wb")
-        self.parts["offsets"].write(bytes(ARRAYS["offsets"].itemsize))
+        for name in ("offsets", *(["rejected_offsets"] if pairs else [])):
+            self.parts[name].write(bytes(ARRAYS["offsets"].itemsize))
 
     def add(self, ids: bytes, trained: np.ndarray, prompt_length: int, row: Example) -> None:
         """Write one row: ids as little-endian int32, `trained` as uint8 of the same length."""
-        self.parts["ids"].write(ids)
-        self.parts["trained"].write(trained.tobytes())
-        self.parts["offsets"].write(self.parts["ids"].count.to_bytes(8, "little"))
+        self._sequence("", ids, trained)
         self.parts["prompts"].write(prompt_length.to_bytes(4, "little"))
         facts = row.row() | {"prompt_length": prompt_length} if self.whole else {}
         self.lines.write(example.dumps(facts or {"source": row.source}))
+
+    def add_rejected(self, ids: bytes, trained: np.ndarray) -> None:
+        """Write the rejected side of the row just added, in the same form."""
+        self._sequence("rejected_", ids, trained)
+
+    def _sequence(self, prefix: str, ids: bytes, trained: np.ndarray) -> None:
+        numbers = self.parts[f"{prefix}ids"]
+        numbers.write(ids)
+        self.parts[f"{prefix}trained"].write(trained.tobytes())
+        self.parts[f"{prefix}offsets"].write(numbers.count.to_bytes(8, "little"))
 
     def close(self) -> None:
         """End every file; only now do the arrays know their length."""
@@ -136,6 +157,16 @@ def arrays(folder: Path, split: str) -> Arrays:
     return Arrays(*(_mapped(folder / f"{split}.{name}.npy") for name in ARRAYS))
 
 
+def rejected(folder: Path, split: str) -> Arrays | None:
+    """The rejected rows of a split's preference pairs; None where the rows are no pairs."""
+    if not (folder / f"{split}.rejected_ids.npy").is_file():
+        return None
+    ids, trained, offsets, prompts = (
+        _mapped(folder / f"{split}.{name}.npy") for name in (*REJECTED, "prompts")
+    )
+    return Arrays(ids, trained, offsets, prompts)
+
+
 def _mapped(path: Path) -> np.ndarray:
     if not path.is_file():
         raise _unusable(path.parent, f"has no {path.name}")
@@ -152,15 +183,16 @@ def read_split(folder: Path, split: str) -> Iterator[Row]:
     Raises:
         TunesmithError: there is no such split.
     """
-    found = arrays(folder, split)
+    found, others = arrays(folder, split), rejected(folder, split)
     for number, (_, line) in enumerate(example.read_lines(folder / f"{split}.jsonl")):
-        place = slice(found.offsets[number], found.offsets[number + 1])
         yield Row(
-            ids=found.ids[place].tolist(),
+            ids=found.row(number).tolist(),
             labels=found.labels(number).tolist(),
             prompt_length=int(found.prompts[number]),
             source=line["source"],
             example=example.example_of(line) if "messages" in line else None,
+            rejected_ids=others.row(number).tolist() if others else None,
+            rejected_labels=others.labels(number).tolist() if others else None,
         )
 
 
@@ -180,6 +212,9 @@ def require_checked(folder: Path) -> dict[str, Any]:
     for split, rows in checks["rows"].items():
         if len(arrays(folder, split)) != rows:
             raise _unusable(folder, f"has {len(arrays(folder, split))} rows in {split}, not {rows}")
+        others = rejected(folder, split)
+        if checks.get("pairs") and (others is None or len(others.offsets) != rows + 1):
+            raise _unusable(folder, f"lacks rejected answers in {split}")
     return checks
 
 

@@ -5,20 +5,21 @@ the file from 1; every other file is one reject under its name. Reject codes of 
 `not_a_log`, `below_min_version`, `unknown_version`, `broken_json`, `no_events`, `broken_event`,
 `no_config`, `unfinished`, `draw`, `no_decisions`. Of decisions: `before_turn_start`,
 `unknown_unit`, `losing_side`, `unknown_class`, `no_turn_order`, `no_thinking`, `no_action`,
-`unknown_action`, and with `failed_actions: drop` also `parse_error` and `failed_action`.
+`unknown_action`, with `failed_actions: drop` also `parse_error` and `failed_action`, and with
+`pairs: winner_loser` also `no_pair`.
 """
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.core.example import Example, Reject
 from stages.core.settings import Settings
-from stages.recipes.games import logs, text
+from stages.recipes.games import logs, pairs, text
 from stages.recipes.games.board import Unit, pack, pack_numbers, unpack
-from stages.recipes.games.judge import judge, shaped
+from stages.recipes.games.judge import judge, parse, shaped
 from stages.recipes.games.outcomes import failure
 from stages.recipes.games.replay import Decision, Replay
 
@@ -31,14 +32,22 @@ ACTIONS = ("firstAction", "secondAction")
 
 
 class Options(Settings):
-    """Whose decisions, from which version on, and whether failed ones stay.
+    """Whose decisions, from which version on, whether failed ones stay, and which pairs to make.
 
     `min_version` is three integers with dots; "0.0.0" keeps all, files without version too.
+    `pairs: winner_loser` gives each of the winner's decisions an answer of the loser's to reject.
     """
 
     sides: Literal["winners", "all"]
     min_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
     failed_actions: Literal["keep", "drop"]
+    pairs: Literal["none", "winner_loser"]
+
+    @model_validator(mode="after")
+    def _sides_fit_pairs(self) -> Self:
+        if self.pairs == "winner_loser" and self.sides != "winners":
+            raise ValueError("pairs: winner_loser prompts with winners' boards: sides: winners")
+        return self
 
 
 def examples(source: Path, options: Options) -> Iterator[Example | Reject]:
@@ -69,16 +78,19 @@ def _match(log: logs.Log, options: Options) -> list[Example | Reject]:
     """All decisions of one log; a damaged event makes the whole log one reject."""
     replay = Replay(log.data["events"], log.data.get("balance"))
     found: list[Example | Reject] = []
+    losers: list[pairs.Loser] = []
     try:
         for decision in replay.decisions():
             source = f"{log.name}#{decision.n}"
             made = _decision(log, replay, decision, options)
             found.append(Reject(source, *made) if isinstance(made, tuple) else made)
+            if options.pairs == "winner_loser" and isinstance(made, tuple):
+                losers += _loser(log, replay, decision, options)
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         kind = log.data["events"][replay.index]["type"]
         reason = f"Event {replay.index + 1} ({kind}) is damaged: {problem!r}."
         return [Reject(log.name, "broken_event", reason)]
-    return found
+    return pairs.paired(found, losers) if options.pairs == "winner_loser" else found
 
 
 def _decision(
@@ -100,6 +112,22 @@ def _decision(
     if refused is None and options.failed_actions == "drop":
         refused = _failed(replay, decision, unit)
     return refused or _example(log, replay, decision, unit)
+
+
+def _loser(
+    log: logs.Log, replay: Replay, decision: Decision, options: Options
+) -> Iterator[pairs.Loser]:
+    """The decision as an answer to reject, if it is the losing side's and would have counted."""
+    unit = decision.unit
+    if not decision.round or unit is None or unit.side == log.winner or _refused(decision.event):
+        return
+    if options.failed_actions == "drop" and _failed(replay, decision, unit):
+        return
+    answer = text.assistant(decision.event)
+    actions = parse(answer)
+    if actions:  # an unreadable turn was recorded as `unknown`, which no unit may answer
+        source = f"{log.name}#{decision.n}"
+        yield pairs.Loser(unit.cls, decision.round, decision.n, source, answer, actions)
 
 
 def _refused(event: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -135,7 +163,7 @@ def _example(log: logs.Log, replay: Replay, decision: Decision, unit: Unit) -> E
     ]
     meta: dict[str, Any] = {"gameId": log.group, "unitId": unit.id, "class": unit.cls}
     meta |= {"side": unit.side, "round": decision.round, "won": unit.side == log.winner}
-    if log.data.get("model"):
+    if isinstance(log.data.get("model"), str):
         meta["model"] = log.data["model"]
     meta |= {"version": log.version, "board": pack(board, unit, pack_numbers(numbers))}
     return Example(messages, f"{log.name}#{decision.n}", log.group, meta)

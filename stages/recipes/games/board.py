@@ -1,5 +1,6 @@
 """Snapshots of a log in; the board as a replay changes it, and as one line of text, out."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,15 +95,33 @@ def class_numbers(balance: Mapping[str, Any] | None, cls: str) -> dict[str, int]
     return found
 
 
+# A line that `unpack` can read: whole numbers where numbers are due, no mark inside a word.
+WORD, WHOLE = "[^,;|+=]+", r"-?\d+"
+UNIT = rf"{WORD},{WORD}(?:,{WHOLE}){{4}},{WORD}(?:,{WHOLE}){{3}},[01],(?:{WORD}(?:\+{WORD})*)?"
+TRAP, NUMBER = rf"{WHOLE},{WHOLE},{WORD}", rf"{WORD}={WHOLE}"
+PACKED = re.compile(
+    rf"{WHOLE},{WHOLE}\|\d+\|{UNIT}(?:;{UNIT})*"
+    rf"\|(?:{TRAP}(?:;{TRAP})*)?\|(?:{NUMBER}(?:;{NUMBER})*)?"
+)
+
+
 def pack(board: Board, unit: Unit, numbers: str) -> str:
-    """The board as one line: grid | whose turn | units | traps | numbers, hidden things too."""
+    """The board as one line: grid | whose turn | units | traps | numbers, hidden things too.
+
+    Raises:
+        ValueError: the log gave something else where a number or a word is due.
+    """
     units = ";".join(
         f"{u.cls},{u.side},{u.x},{u.y},{u.hp},{u.max_hp},{u.facing},{u.heals},{u.breaches},"
         f"{u.cooldown},{int(u.moved)},{'+'.join([e['type'] for e in u.effects])}"
         for u in board.units
     )
     traps = ";".join([f"{x},{y},{side}" for x, y, _, side in board.traps])
-    return f"{board.width},{board.height}|{board.units.index(unit)}|{units}|{traps}|{numbers}"
+    line = f"{board.width},{board.height}|{board.units.index(unit)}|{units}|{traps}|{numbers}"
+    words = (word for u in board.units for word in (u.id, u.name, u.prompt))
+    if not (PACKED.fullmatch(line) and all(isinstance(word, str) for word in words)):
+        raise ValueError("the board has parts of the wrong type")
+    return line
 
 
 def pack_numbers(numbers: Numbers) -> str:

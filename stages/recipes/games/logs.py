@@ -60,7 +60,8 @@ def names(source: Path) -> tuple[list[str], list[str]]:
     logs = [name for name in found if NAME.fullmatch(name) and (source / name).is_file()]
     if not logs:
         raise _missing(source, f"None of the {len(found)} names in this folder is a match log.")
-    return sorted(logs, key=order), [name for name in found if name not in set(logs)]
+    others = sorted(set(found) - set(logs))
+    return sorted(logs, key=order), others
 
 
 def _missing(source: Path, what: str) -> TunesmithError:

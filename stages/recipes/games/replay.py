@@ -134,6 +134,8 @@ class Replay:
     def _turn_start(self, event: Event) -> None:
         self._end_turn()
         self.round, self.order = event["turn"], event.get("turnStack")
+        if not isinstance(self.round, int) or not isinstance(self.order, list | None):
+            raise TypeError("turn is no number, or turnStack no list")
         self._snapshot(event)
 
     def _turn_end(self, event: Event) -> None:

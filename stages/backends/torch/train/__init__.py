@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.backends.torch.train import checkpoints, trainer, words
+from stages.backends.torch.train import checkpoints, preference, trainer, words
+from stages.backends.torch.train.preference import Preferring
+from stages.backends.torch.train.trainer import Planned
 from stages.backends.torch.train.words import Device
 from stages.core import batches, files, manifest, shards, targets
 from stages.core.batches import Rows
@@ -26,10 +28,12 @@ def train(settings: Model, base: Path, tokens: Path, out: Path, report: Path) ->
 
     Raises:
         TunesmithError: a target that cannot be adapted, a precision the device lacks, a loss or
-            gradient that is not finite (naming the step), tokens whose checks did not run.
+            gradient that is not finite (naming the step), tokens whose checks did not run or
+            that are of the wrong kind (preference pairs are for method dpo, and it for them).
         MissingPackage: torch, transformers, peft or trl is not installed.
     """
     rows, valid = (batches.load(tokens, split) for split in ("train", "valid"))
+    _require_kind(rows, settings, tokens)
     leaves = targets.resolve(settings.lora.targets, _tensors(base)) if _adapts(settings) else []
     facts = _facts(settings, base, tokens, rows)
     shaped = settings.model_dump(include={"method", "lora", "train"})
@@ -45,12 +49,36 @@ def train(settings: Model, base: Path, tokens: Path, out: Path, report: Path) ->
         manifest.write(
             work, settings, **facts, loss=manifest.curve(series), device=made.device.name,
             precision=made.precision, steps=len(made.plan), dtype=_written(settings, base),
-            trained_tokens=_trained(made.plan, rows),
+            trained_tokens=_trained(made.plan, rows), **_measured(settings, series),
         )  # fmt: skip
     with files.directory(report) as work:
-        manifest.write_series(work / "loss.tsv", series)
-        files.write_json(work / "summary.json", {"loss": manifest.curve(series)})
+        manifest.write_series(work / "loss.tsv", series, made.SERIES)
+        summary = {"loss": manifest.curve(series), **_measured(settings, series)}
+        files.write_json(work / "summary.json", summary)
     checkpoints.forget(run)
+
+
+def _prefers(settings: Model) -> bool:
+    return settings.method == "dpo"
+
+
+def _require_kind(rows: Rows, settings: Model, tokens: Path) -> None:
+    """Refuse pairs for another method than dpo, and dpo without pairs."""
+    if (rows.rejected is not None) == _prefers(settings):
+        return
+    raise TunesmithError(
+        f"These rows are {'no ' if _prefers(settings) else ''}preference pairs, "
+        f"and the method is {settings.method}.",
+        where=str(tokens),
+        why="They were tokenised for another method; other parts of them would be trained.",
+        do=f"dvc repro tokenise@{tokens.name}",
+    )
+
+
+def _measured(settings: Model, series: list[dict[str, Any]]) -> dict[str, Any]:
+    """The highest learning rate used and, with dpo, the rewards at both ends of the run."""
+    found: dict[str, Any] = {"learning_rate": max(row["learning_rate"] for row in series)}
+    return found | ({"preference": preference.summary(series)} if _prefers(settings) else {})
 
 
 def _adapts(settings: Model) -> bool:
@@ -73,7 +101,8 @@ def _facts(settings: Model, base: Path, tokens: Path, rows: Rows) -> dict[str, A
 
 
 def _trained(plan: list[batches.Step], rows: Rows) -> int:
-    return sum(int(rows.targets[micro].sum()) for step in plan for micro in step)
+    counts = rows.trained_tokens
+    return sum(int(counts[micro].sum()) for step in plan for micro in step)
 
 
 def start(
@@ -86,17 +115,19 @@ def start(
     chosen, options = device(), settings.train
     use = words.precision(options.precision, chosen)
     plan = batches.plan(
-        rows.lengths, options.batch_size, options.accumulate, options.epochs, options.max_steps,
+        rows.sizes, options.batch_size, options.accumulate, options.epochs, options.max_steps,
         options.seed,
     )  # fmt: skip
-    lora = words.lora_words(settings.method, settings.lora, leaves) if leaves else None
+    blocks = targets.blocks(settings.lora.layers, _tensors(base)) if leaves else None
+    lora = words.lora_words(settings.method, settings.lora, leaves, blocks) if leaves else None
+    said = words.trainer_words(options, len(plan), use, chosen) | words.method_words(settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # trl still uses transformers' older names
         made = trainer.build(
+            Preferring if _prefers(settings) else Planned,
             load(base, use if leaves else "fp32"),
             AutoTokenizer.from_pretrained(base),
-            words.trainer_words(options, len(plan), use, chosen) | {"output_dir": str(run)},
-            lora, plan, rows, valid, options.eval_steps,
+            said | {"output_dir": str(run)}, lora, plan, rows, valid, options.eval_steps,
         )  # fmt: skip
     made.device, made.precision = chosen, use
     trained = sum(weight.numel() for weight in made.model.parameters() if weight.requires_grad)

@@ -1,4 +1,4 @@
-"""A model, rows and a plan in, trl's SFTTrainer out: its loop, our batches and our loss."""
+"""A model, rows and a plan in, trl's trainer out: its loop and optimizer, our batches."""
 
 import math
 import warnings
@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from stages.backends.torch.train import loss
-from stages.core import batches
+from stages.core import batches, manifest
 from stages.core.batches import Rows, Step
 from stages.core.errors import TunesmithError
 from stages.core.progress import Progress
 
 
 class Planned:
-    """What SFTTrainer does otherwise: every batch is a whole optimizer step of the plan."""
+    """What trl's trainer does otherwise: every batch is a whole optimizer step of the plan.
+
+    Its loss is that of supervised fine-tuning; `preference.Preferring` changes it.
+    """
+
+    TRL = "SFT"  # whose trainer and configuration of trl it builds on
+    SERIES: tuple[str, ...] = manifest.SERIES
 
     plan: list[Step]
     rows: Rows
@@ -44,13 +50,13 @@ class Planned:
         return DataLoader(_Numbers(len(order)), batch_sampler=order, collate_fn=self._step)
 
     def _step(self, numbers: list[int]) -> dict[str, Any]:
-        """The micro-batches of one step and its number of trained tokens."""
+        """The micro-batches of one step and what their summed losses are divided by."""
         step = self.plan[numbers[0]]
         tokens = sum(self.rows.targets[row] for micro in step for row in micro)
-        return {"micro": [self.rows.padded(micro) for micro in step], "tokens": int(tokens)}
+        return {"micro": [self.rows.padded(micro) for micro in step], "whole": int(tokens)}
 
     def training_step(self, model: Any, inputs: Mapping[str, Any], *_: Any) -> Any:
-        """Forward and backward over the micro-batches; the loss is per token of the whole step.
+        """Forward and backward over the micro-batches; the loss is a mean over the whole step.
 
         Raises:
             TunesmithError: the loss is not finite, naming the step.
@@ -58,14 +64,15 @@ class Planned:
         model.train()
         total = 0.0
         for micro in inputs["micro"]:
-            part = self._summed(micro) / inputs["tokens"]
+            part = self._summed(micro) / inputs["whole"]
             self.accelerator.backward(part)
             total = total + part.detach()
         if not math.isfinite(float(total)):
             raise self._not_finite("loss", self.state.global_step + 1)
         return total
 
-    def _summed(self, micro: tuple[Any, Any]) -> Any:
+    def _summed(self, micro: Any) -> Any:
+        """The loss of one micro-batch (padded ids and labels), summed over its trained tokens."""
         import torch
 
         ids, labels = (torch.from_numpy(part).to(self.args.device) for part in micro)
@@ -73,19 +80,23 @@ class Planned:
         with self.accelerator.autocast():
             return loss.summed(causal, ids, labels)
 
-    def valid_loss(self) -> float | None:
-        """Mean loss per trained token of the valid split; None when it has no rows."""
+    def on_valid(self) -> dict[str, float]:
+        """valid_loss: mean loss per trained token of the valid split; nothing without rows."""
         import torch
 
         if not len(self.valid):
-            return None
+            return {}
         self.model.eval()
         total = 0.0
         with torch.no_grad():
             size = self.args.per_device_train_batch_size
             for rows in batches.by_length(self.valid.lengths, size):
                 total += float(self._summed(self.valid.padded(rows)))
-        return total / int(self.valid.targets.sum())
+        return {"valid_loss": total / int(self.valid.targets.sum())}
+
+    def measured(self) -> dict[str, float]:
+        """What was measured at the step just made, beside its loss."""
+        return {}
 
     def log(self, logs: dict[str, float], *_: Any) -> None:
         """Keep the step's loss, with the valid loss where one is due; show the progress.
@@ -99,8 +110,10 @@ class Planned:
         if not self.args.fp16 and not math.isfinite(logs["grad_norm"]):
             raise self._not_finite("gradient", step)
         due = self.eval_steps and step % self.eval_steps == 0
-        valid = self.valid_loss() if due or step == len(self.plan) else None
-        self.state.log_history.append({"step": step, "valid_loss": valid, **logs})
+        found = {"valid_loss": None, **self.measured()}
+        if due or step == len(self.plan):
+            found |= self.on_valid()
+        self.state.log_history.append({"step": step, **found, **logs})
         self.progress.step(note=f"loss {logs['loss']:.4f}")
 
     def _not_finite(self, what: str, step: int) -> TunesmithError:
@@ -136,6 +149,7 @@ class _Numbers:
 
 
 def build(
+    kind: type[Planned],
     model: Any,
     tokenizer: Any,
     words: Mapping[str, Any],
@@ -146,14 +160,14 @@ def build(
     eval_steps: int,
 ) -> Any:
     """The trainer; making it seeds everything and then adds the adapter to `model`."""
+    import trl
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import PrinterCallback
-    from trl import SFTConfig, SFTTrainer
 
-    trainer = type("PlannedTrainer", (Planned, SFTTrainer), {})(
+    trainer = type("PlannedTrainer", (kind, getattr(trl, f"{kind.TRL}Trainer")), {})(
         model=model,
-        args=SFTConfig(**words),
+        args=getattr(trl, f"{kind.TRL}Config")(**words),
         # trl looks at the columns of one row; the rows themselves come from the plan.
         train_dataset=Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]}),
         processing_class=tokenizer,

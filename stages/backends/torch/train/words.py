@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.core.errors import TunesmithError
-from stages.core.settings import Lora, Train
+from stages.core.settings import Lora, Model, Train
 
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "adafactor": "adafactor", "sgd": "sgd"}
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
@@ -38,8 +38,26 @@ def precision(wanted: str, device: Device) -> str:
     return wanted
 
 
+def warmup_steps(warmup: float, steps: int) -> int:
+    """Steps over which the learning rate rises; the run's last step at the latest has all of it.
+
+    Raises:
+        TunesmithError: a number of steps that the run does not have.
+    """
+    if warmup < 1:
+        return min(round(warmup * steps), max(steps - 1, 0))
+    if warmup >= steps:
+        raise TunesmithError(
+            f"train.warmup is {warmup} steps, and the run has {steps}.",
+            where="models.<model>.train.warmup",
+            why="The learning rate would never be the one that is set.",
+            do="Write fewer steps, or a fraction of them such as 0.1; or train longer.",
+        )
+    return int(warmup)
+
+
 def trainer_words(train: Train, steps: int, use: str, device: Device) -> dict[str, Any]:
-    """SFTConfig's arguments; whatever could change a result is written out.
+    """Arguments of SFTConfig and DPOConfig; whatever could change a result is written out.
 
     `steps` counts the optimizer steps of the whole run, and `use` is fp32, bf16 or fp16. One batch
     of the trainer is one whole step: accumulation happens inside it, weighted by tokens.
@@ -50,7 +68,7 @@ def trainer_words(train: Train, steps: int, use: str, device: Device) -> dict[st
         "gradient_accumulation_steps": 1,
         "learning_rate": train.learning_rate,
         "lr_scheduler_type": SCHEDULES[train.schedule],
-        "warmup_steps": round(train.warmup * steps),
+        "warmup_steps": warmup_steps(train.warmup, steps),
         "weight_decay": train.weight_decay,
         "max_grad_norm": train.max_grad_norm,
         "optim": OPTIMIZERS[train.optimizer],
@@ -69,8 +87,6 @@ def trainer_words(train: Train, steps: int, use: str, device: Device) -> dict[st
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "max_length": None,
-        "packing": False,
-        "dataset_kwargs": {"skip_prepare_dataset": True},
         "remove_unused_columns": False,
         "dataloader_pin_memory": False,
         "report_to": "none",
@@ -78,14 +94,34 @@ def trainer_words(train: Train, steps: int, use: str, device: Device) -> dict[st
     }
 
 
-def lora_words(method: str, lora: Lora, targets: Sequence[str]) -> dict[str, Any]:
-    """LoraConfig's arguments for method lora, rslora or dora; `targets` as resolved."""
+def method_words(settings: Model) -> dict[str, Any]:
+    """The arguments that SFTConfig alone has, or for method dpo those of DPOConfig."""
+    if settings.train.dpo is None:
+        return {"packing": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    return {
+        "beta": settings.train.dpo.beta,
+        "loss_type": ["sigmoid"],
+        "label_smoothing": 0.0,
+        "f_divergence_type": "reverse_kl",
+        "ld_alpha": None,
+        "use_weighting": False,
+        "disable_dropout": True,
+        "precompute_ref_log_probs": False,
+        "sync_ref_model": False,
+    }
+
+
+def lora_words(
+    method: str, lora: Lora, targets: Sequence[str], blocks: Sequence[int] | None
+) -> dict[str, Any]:
+    """LoraConfig's arguments for any method but full; targets and blocks as resolved."""
     return {
         "task_type": "CAUSAL_LM",
         "r": lora.r,
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
         "target_modules": list(targets),
+        "layers_to_transform": None if blocks is None else list(blocks),
         "use_rslora": method == "rslora",
         "use_dora": method == "dora",
         "bias": "none",

@@ -1,0 +1,117 @@
+"""Preference pairs in; trl's DPO loss on our own token rows, with what it measures, out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from stages.backends.torch.train.trainer import Planned
+from stages.core import batches, manifest
+from stages.core.batches import Rows
+
+# our name: trl's. A reward is beta times how much likelier the answer is than to the base.
+MEASURES = {
+    "reward_accuracy": "rewards/accuracies",
+    "reward_margin": "rewards/margins",
+    "chosen_reward": "rewards/chosen",
+    "rejected_reward": "rewards/rejected",
+}
+VALID = ("reward_accuracy", "reward_margin")
+
+
+class Preferring(Planned):
+    """What DPOTrainer does otherwise: our rows, whole, in the order and company of the plan.
+
+    The loss is DPOTrainer's own (Rafailov et al. 2023, arXiv 2305.18290), with the base without
+    its adapter as the reference. Every pair counts the same, however steps are cut up.
+    """
+
+    TRL = "DPO"
+    SERIES = (*manifest.SERIES, *MEASURES, *(f"valid_{name}" for name in VALID))
+
+    sums: dict[str, float]
+    compute_loss: Any
+    _metrics: Any
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        """The rows are token ids already; nothing is rendered, tokenised or cut here."""
+        return dataset
+
+    def _step(self, numbers: list[int]) -> dict[str, Any]:
+        """The micro-batches of one step and its number of pairs."""
+        step = self.plan[numbers[0]]
+        return {
+            "micro": [pairs(self.rows, rows) for rows in step],
+            "whole": sum(map(len, step)),
+        }
+
+    def training_step(self, model: Any, inputs: Mapping[str, Any], *_: Any) -> Any:
+        """As ever; what it measures is added up anew at each step."""
+        self.sums = dict.fromkeys(MEASURES, 0.0)
+        return super().training_step(model, inputs)
+
+    def _summed(self, micro: dict[str, Any]) -> Any:
+        """DPOTrainer's loss of one micro-batch, summed over its pairs; adds up its measures."""
+        import torch
+
+        inputs = {name: torch.from_numpy(part).to(self.args.device) for name, part in micro.items()}
+        count = len(micro["input_ids"]) // 2
+        with self.accelerator.autocast():
+            found = self.compute_loss(self.model, inputs) * count
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name, theirs in MEASURES.items():
+            self.sums[name] += count * metrics[theirs][-1]
+        metrics.clear()
+        return found
+
+    def measured(self) -> dict[str, float]:
+        """The rewards of the step just made, averaged over its pairs."""
+        count = sum(map(len, self.plan[self.state.global_step - 1]))
+        return {name: value / count for name, value in self.sums.items()}
+
+    def on_valid(self) -> dict[str, float]:
+        """Mean loss, reward accuracy and margin over the pairs of the valid split."""
+        import torch
+
+        if not len(self.valid):
+            return {}
+        self.model.eval()
+        self.sums = dict.fromkeys(MEASURES, 0.0)
+        total = 0.0
+        with torch.no_grad():
+            size = self.args.per_device_train_batch_size
+            for rows in batches.by_length(self.valid.sizes, size):
+                total += float(self._summed(pairs(self.valid, rows)))
+        count = len(self.valid)
+        found = {f"valid_{name}": self.sums[name] / count for name in VALID}
+        return {"valid_loss": total / count, **found}
+
+
+def pairs(rows: Rows, numbers: list[int]) -> dict[str, Any]:
+    """DPOTrainer's batch: the chosen rows above the rejected ones, padded on the right.
+
+    Nothing is masked from attention: a causal model's real tokens never see what stands behind
+    them, and without a mask attention costs half.
+
+    Returns: int64 [2 * pairs, longest] input_ids, attention_mask (all 1) and completion_mask (1
+        where a token is trained).
+    """
+    import numpy as np
+
+    sides = [side for side in (rows, rows.rejected) if side is not None]
+    shape = (2 * len(numbers), int(max(rows.sizes[row] for row in numbers)))
+    ids, trained = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    for place, (side, row) in enumerate((side, row) for side in sides for row in numbers):
+        length = int(side.lengths[row])
+        piece = slice(side.offsets[row], side.offsets[row + 1])
+        ids[place, :length], trained[place, :length] = side.ids[piece], side.trained[piece]
+    mask = np.ones(shape, np.int64)
+    return {"input_ids": ids, "attention_mask": mask, "completion_mask": trained}
+
+
+def summary(series: list[dict[str, Any]]) -> dict[str, float]:
+    """Rewards at the first and the last step, and on the valid split at the end."""
+    found: dict[str, float] = {}
+    for name in VALID:
+        found |= {f"{name}_first": series[0][name], f"{name}_last": series[-1][name]}
+        if f"valid_{name}" in series[-1]:
+            found[f"valid_{name}"] = series[-1][f"valid_{name}"]
+    return found
