@@ -21,7 +21,10 @@ def run(key: str) -> None:
     with files.directory(files.release_dir(key)) as out:
         for source in sources:
             releasing.place(source, out / source.name)
-        manifest = lineage.of(key, params.models[key], sources)
+        model = params.models[key]
+        manifest = lineage.of(key, model, sources)
+        summary = releasing.run_summary(key, model, params.datasets[model.dataset], manifest)
         manifest |= {"gates": gates, "files": releasing.listing(out)}
         files.write_json(out / "manifest.json", manifest)
+        files.write_json(out / "run-summary.json", summary)
     print(f"{key}: {len(gates)} gates passed; released in {files.release_dir(key)}")

@@ -6,7 +6,7 @@ import pytest
 
 from stages.core import files, releasing
 from stages.core.errors import TunesmithError
-from stages.core.settings import Gguf
+from stages.core.settings import Dataset, Gguf, Model
 
 ENTRIES = {
     "one-q8_0": Gguf(model="one", judge="chats", quant="q8_0"),
@@ -60,3 +60,66 @@ def test_a_released_file_is_listed_with_its_size_and_hash(tmp_path: Path) -> Non
     assert releasing.listing(tmp_path / "out") == {
         "made.gguf": {"bytes": 1, "sha256": files.sha256(tmp_path / "made.gguf")}
     }
+
+
+# What the summary reads of a model: the rest of its settings is checked elsewhere.
+MODEL = Model.model_construct(base="models/base/tiny", dataset="mine", method="full")
+
+
+def dataset(**options: object) -> Dataset:
+    return Dataset.model_construct(recipe="memories", source="data/raw/mine", options=options)
+
+
+def built(folder: Path) -> dict[str, object]:
+    """A chat folder of two rows below `folder`, and the lineage of a model trained on it."""
+    chat = folder / "data/chat/mine"
+    chat.mkdir(parents=True)
+    report = {"kept": 2, "splits": {"train": 1, "valid": 0, "test": 1}}
+    files.write_json(chat / "report.json", report)
+    for name, text in (("train", "x" * 1536), ("valid", ""), ("test", "x" * 512)):
+        (chat / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    trained = {"steps": 7, "loss": {"last": 0.5}}
+    return {"commit": {"id": "a1"}, "adapter": trained, "gguf": {"one-f16.gguf": "ab"}}
+
+
+def test_the_run_summary_says_what_was_run_in_the_words_of_the_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = built(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    chosen = dataset(user="alder", mode="dual", max=100, seed=1)
+    found = releasing.run_summary("one", MODEL, chosen, manifest)
+    run_id = found.pop("runId")
+    assert found == {
+        "runLabel": f"one-{run_id[:6]}",
+        "username": "alder",
+        "modeFilter": "dual",
+        "maxSamples": 100,
+        "baseModel": "models/base/tiny",
+        "method": "full",
+        "datasetPath": "data/chat/mine",
+        "totalSamples": 2,
+        "splits": {"train": 1, "valid": 0, "test": 1},
+        "datasetSizeKB": 2.0,
+        "status": "training_complete",
+        "trainingSuccess": True,
+        "steps": 7,
+        "loss": {"last": 0.5},
+        "modelPath": "models/fused/one",
+        "gguf": ["one-f16.gguf"],
+    }
+
+
+def test_the_same_build_has_the_same_run_id_whatever_the_commit_and_another_build_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = built(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def run_id(**changed: object) -> str:
+        made = releasing.run_summary("one", MODEL, dataset(), manifest | changed)
+        assert "username" not in made
+        return made["runId"]
+
+    assert run_id() == run_id(commit={"id": "b2"})
+    assert run_id() != run_id(gguf={"one-f16.gguf": "cd"})

@@ -1,5 +1,6 @@
-"""A model's reports and GGUF files in; its gates and the files of its release out."""
+"""A model's reports and GGUF files in; its gates, run summary and release files out."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,8 @@ from typing import Any
 
 from stages.core import files
 from stages.core.errors import TunesmithError
-from stages.core.settings import Gguf
+from stages.core.example import dumps
+from stages.core.settings import Dataset, Gguf, Model
 
 
 def names(key: str, gguf: Mapping[str, Gguf]) -> list[str]:
@@ -56,3 +58,44 @@ def place(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def run_summary(
+    key: str, model: Model, dataset: Dataset, manifest: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The run in the field names of MetaHuman's run-summary.json, the same for the same build.
+
+    `runId` is a hash of what was made from what. There is no `createdAt` and no `podId`: clock
+    and host would make two equal builds differ. There is no `error`: what failed is not released.
+
+    Args:
+        key: the model.
+        model: its settings.
+        dataset: the settings of its dataset; `user`, `mode` and `max` where its recipe has them.
+        manifest: the lineage of the release, see `lineage.of`.
+    """
+    made = {name: value for name, value in manifest.items() if name != "commit"}
+    run_id = hashlib.sha256(dumps(made)).hexdigest()[:32]
+    chat = files.chat_dir(model.dataset)
+    report = files.read_json(chat / "report.json")
+    size = sum((chat / f"{name}.jsonl").stat().st_size for name in report["splits"])
+    fields = {"username": "user", "modeFilter": "mode", "maxSamples": "max"}
+    options = dataset.options
+    chosen = {ours: options[its] for ours, its in fields.items() if its in options}
+    return {
+        "runId": run_id,
+        "runLabel": f"{key}-{run_id[:6]}",
+        **chosen,
+        "baseModel": model.base,
+        "method": model.method,
+        "datasetPath": chat.as_posix(),
+        "totalSamples": report["kept"],
+        "splits": report["splits"],
+        "datasetSizeKB": round(size / 1024, 1),
+        "status": "training_complete",
+        "trainingSuccess": True,
+        "steps": manifest["adapter"].get("steps"),
+        "loss": manifest["adapter"].get("loss"),
+        "modelPath": files.fused_dir(key).as_posix(),
+        "gguf": sorted(manifest["gguf"]),
+    }
