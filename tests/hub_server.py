@@ -1,27 +1,38 @@
 """Repositories in memory in; a hub on 127.0.0.1 out, speaking what huggingface_hub asks for.
 
-Endpoints and headers are those of huggingface_hub's `model_info`, `list_repo_tree` and
+Endpoints and headers are those of huggingface_hub's `repo_info`, `list_repo_tree` and
 `hf_hub_download`. Files ending in `LFS` have a SHA-256, all others a git id.
 """
 
 import hashlib
 import json
 import re
+import socket
 import threading
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
-LFS = (".safetensors", ".bin")
-API = re.compile(r"/api/models/(?P<repo>.+?)/(?P<what>revision|tree)/(?P<revision>[^/?]+)")
-FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
+import huggingface_hub
+import huggingface_hub.constants
+import pytest
+
+LFS = (".safetensors", ".bin", ".parquet")
+DATASET = "datasets/"
+API = re.compile(r"/api/(?:models/)?(?P<repo>.+?)/(?P<what>revision|tree)/(?P<revision>[^/?]+)")
+FILE = re.compile(r"/(?P<repo>(?:datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
+CHUNK = 1 << 16  # how much of a download the client keeps at a time; its own value is 10 MiB
+SECRET = "hf_veryveryverysecret"
 
 
 class Hub:
     """What the server holds and how it misbehaves.
 
     Attributes:
-        repos: (repo, commit or branch) -> {path: content}.
+        repos: (repo, commit or branch) -> {path: content}; data sets under `datasets/<repo>`.
         commits: what a branch points to.
         log: (method, path, Range header) of each request for a file's content.
         tokens: the Authorization header of each request.
@@ -62,6 +73,31 @@ def serving(hub: Hub) -> Iterator[Hub]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def point_client(hub: Hub, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Set the client's constants as its environment would: this hub, a cache in `folder`."""
+    constants = huggingface_hub.constants
+    files_at = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    patch.setattr(constants, "ENDPOINT", hub.url)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files_at)
+    patch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
+    patch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
+    patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    patch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+    patch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
+    patch.setenv("NO_PROXY", "*")
+    patch.setenv("HF_TOKEN", SECRET)
+    patch.setattr("socket.getaddrinfo", _loopback_only)
+    patch.setattr("time.sleep", lambda _: None)  # the client waits between its attempts
+
+
+_resolve = socket.getaddrinfo
+
+
+def _loopback_only(host: str, *rest: Any, **more: Any) -> Any:
+    assert host == "127.0.0.1", f"a test asked for {host}"
+    return _resolve(host, *rest, **more)
 
 
 def git_id(content: bytes) -> str:
@@ -115,11 +151,15 @@ class _Handler(BaseHTTPRequestHandler):
             answer = [_tree_entry(name, content) for name, content in files.items()]
         else:
             siblings = [_sibling(name, content) for name, content in files.items()]
-            answer = {"id": repo, "sha": self.hub.info_as or revision, "siblings": siblings}
+            answer = {
+                "id": repo.removeprefix(DATASET),
+                "sha": self.hub.info_as or revision,
+                "siblings": siblings,
+            }
         self._send(200, {"Content-Type": "application/json"}, json.dumps(answer).encode())
 
     def _file(self, repo: str, revision: str, name: str) -> None:
-        span = self.headers.get("Range", "")
+        name, span = urllib.parse.unquote(name), self.headers.get("Range", "")
         self.hub.log.append((self.command, name, span))
         if self.hub.refuse_files:
             self._error(*self.hub.refuse_files)

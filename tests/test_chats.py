@@ -1,10 +1,13 @@
 """The chats recipe: anybody's rows become examples, every other line a reject with its reason."""
 
+import gzip
 import json
 import re
 from collections import Counter
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import yaml
 
@@ -13,7 +16,7 @@ from stages.core.errors import TunesmithError
 from stages.core.example import Example, Reject
 from stages.core.settings import Dataset
 from stages.recipes import chats
-from stages.recipes.chats import lines
+from stages.recipes.chats import arrays, lines
 
 ROOT = Path(__file__).parents[1]
 HELLO = ROOT / "data" / "raw" / "hello"
@@ -149,6 +152,251 @@ def test_a_row_without_a_group_to_belong_to_is_a_reject(tmp_path, user):
     assert only(tmp_path, row, group_by="user").code == "no_group"
 
 
+HUMAN = {"from": "human", "value": "Hi?"}
+GPT = {"from": "gpt", "value": "Hello."}
+NO = {"role": "assistant", "content": "No."}
+
+
+@pytest.mark.parametrize(
+    ("row", "form"),
+    [
+        ({"conversations": [HUMAN, GPT]}, "sharegpt"),
+        ({"conversations": [HUMAN | {"weight": None}, GPT | {"from": "chatgpt"}]}, "sharegpt"),
+        ({"conversations": [ASK, SAY]}, "sharegpt"),
+        ({"prompt": [ASK], "completion": [SAY]}, "prompt"),
+        ({"prompt": "Hi?", "completion": [SAY], "label": True}, "prompt"),
+        ({"question": "Hi?", "answer": "Hello."}, "question"),
+    ],
+)
+def test_the_forms_of_public_data_sets_become_the_same_chat(tmp_path, row, form):
+    found = only(tmp_path, row)
+    assert found == Example([ASK, SAY], "a.jsonl#1", "a.jsonl#1", {"format": form, "turns": 1})
+
+
+def test_sharegpt_tools_and_calls_become_messages_with_decoded_arguments(tmp_path):
+    row = {
+        "system": "Be brief.",
+        "tools": '[{"name": "clock", "parameters": {"type": "object"}}]',
+        "conversations": [
+            {"from": "human", "value": "Time?"},
+            {"from": "function_call", "value": '{"name": "clock", "arguments": {"zone": "UTC"}}'},
+            {"from": "observation", "value": "12:00"},
+            {"from": "gpt", "value": "Noon."},
+        ],
+    }
+    found = only(tmp_path, row)
+    call = {"function": {"name": "clock", "arguments": {"zone": "UTC"}}}
+    assert found.messages == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Time?"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "content": "12:00"},
+        {"role": "assistant", "content": "Noon."},
+    ]
+    assert found.tools == [{"name": "clock", "parameters": {"type": "object"}}]
+    assert checking.checked([found], lambda row: None)[0] == [found]
+
+
+def test_the_history_of_an_instruction_comes_before_it(tmp_path):
+    row = {"history": [["Hi?", "Hello."]], "instruction": "Add.", "output": "3", "input": ""}
+    found = only(tmp_path, row)
+    assert [message["content"] for message in found.messages] == ["Hi?", "Hello.", "Add.", "3"]
+    assert found.meta["turns"] == 2
+
+
+SPOKEN = "\n\nHuman: Hi?\n\nAssistant:"
+TWICE = [ASK, SAY, {"role": "user", "content": "And?"}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Hi?", "chosen": "Hello.", "rejected": "No."},
+        {"question": "Hi?", "chosen": " Hello.", "rejected": " No.", "score": 3},
+        {"prompt": [ASK], "chosen": [SAY], "rejected": [NO]},
+        {"chosen": [ASK, SAY], "rejected": [ASK, NO]},
+        {"prompt": "Hi?", "chosen": [ASK, SAY], "rejected": [ASK, NO], "messages": [ASK, SAY]},
+        {"prompt": "Hi?", "chosen": [SAY], "rejected": [NO]},
+        {"conversations": [HUMAN], "chosen": GPT, "rejected": GPT | {"value": "No."}},
+        {"chosen": f"{SPOKEN} Hello.", "rejected": f"{SPOKEN} No."},
+        {"prompt": SPOKEN, "chosen": " Hello.", "rejected": " No."},
+        {"chosen": "Hi? Hello.", "rejected": "Hi? No."},
+        {"chosen": "Hi? Hello.", "rejected": "Hi? No.", "prompt": None},
+    ],
+)
+def test_preferences_of_all_forms_become_the_same_pair(tmp_path, row):
+    meta = {"format": "preference", "turns": 1}
+    expected = Example([ASK, SAY], "a.jsonl#1", "a.jsonl#1", meta, None, NO)
+    assert only(tmp_path, row) == expected
+
+
+def test_what_a_pair_shares_is_its_prompt_whatever_its_length(tmp_path):
+    found = only(tmp_path, {"chosen": [*TWICE, SAY], "rejected": [*TWICE, NO]}, system="Be brief.")
+    assert found.messages == [{"role": "system", "content": "Be brief."}, *TWICE, SAY]
+    assert found.rejected == NO
+    row = {"instruction": "Add.", "input": "1 2", "chosen": "3", "rejected": "4"}
+    assert only(tmp_path, row).messages[0]["content"] == "Add.\n\n1 2"
+
+
+def test_a_shared_beginning_of_text_is_not_cut_inside_a_word(tmp_path):
+    found = only(tmp_path, {"chosen": "The sky is blue.", "rejected": "The sky is black."})
+    assert [message["content"] for message in found.messages] == ["The sky is", "blue."]
+    assert found.rejected["content"] == "black."
+
+
+@pytest.mark.parametrize(
+    ("row", "code", "reason"),
+    [
+        ({"conversations": [HUMAN, GPT | {"from": "nobody"}]}, "unknown_role", "'nobody'"),
+        ({"conversations": [HUMAN, GPT | {"from": None}]}, "unknown_role", "None"),
+        ({"conversations": [HUMAN, GPT | {"value": 3}]}, "wrong_type", "number"),
+        ({"conversations": [HUMAN, GPT | {"weight": 0}]}, "unknown_key", "'weight'"),
+        ({"conversations": [HUMAN]}, "no_answer", "user"),
+        ({"conversations": [HUMAN, {"from": "function_call", "value": "{"}]}, "arguments", "JSON"),
+        ({"conversations": [HUMAN, {"from": "function_call", "value": "[]"}]},
+         "empty_answer", "calls nothing"),
+        ({"conversations": [HUMAN, GPT], "tools": "[{"}, "wrong_type", "tools"),
+        ({"conversations": [HUMAN, GPT], "tools": "3"}, "wrong_type", "tools"),
+        ({"conversations": [HUMAN, GPT], "system": 3}, "wrong_type", "system"),
+        ({"instruction": "a", "output": "b", "history": [["a"]]}, "wrong_type", "history"),
+        ({"instruction": "a", "output": "b", "history": 3}, "wrong_type", "history"),
+        ({"prompt": "Hi?", "completion": "No.", "label": False}, "unwanted_answer", "label"),
+        ({"prompt": [ASK], "completion": [ASK]}, "no_answer", "user"),
+        ({"prompt": "Hi?", "chosen": "A", "rejected": "A "}, "same_answers", "same"),
+        ({"chosen": "Hi? A", "rejected": "Hi? A"}, "same_answers", "same"),
+        ({"chosen": [ASK, SAY], "rejected": [ASK, SAY]}, "same_answers", "same"),
+        ({"chosen": [ASK, SAY], "rejected": [ASK]}, "not_one_answer", "1 message.* 0"),
+        ({"chosen": [ASK, SAY], "rejected": [*TWICE, NO]}, "not_one_answer", "0 message.* 2"),
+        ({"prompt": "Hi?", "chosen": [SAY], "rejected": [ASK, NO]}, "not_one_answer", "1 .* 2"),
+        ({"prompt": "Why?", "chosen": [ASK, SAY], "rejected": [ASK, NO]}, "prompt_differs", "prom"),
+        ({"chosen": "A", "rejected": "B"}, "empty_prompt", "share no prompt"),
+        ({"prompt": " ", "chosen": "A", "rejected": "B"}, "empty_prompt", "share no prompt"),
+        ({"prompt": "Hi?", "chosen": "A", "rejected": " "}, "empty_answer", "blank"),
+        ({"prompt": "Hi?", "chosen": "A", "rejected": [NO]}, "wrong_type", "the other"),
+        ({"prompt": "Hi?", "chosen": "A", "rejected": None}, "wrong_type", "messages"),
+        ({"prompt": "Hi?", "chosen": "A", "rejected": "b\0"}, "nul", "U\\+0000"),
+    ],
+)  # fmt: skip
+def test_a_bad_row_of_a_public_form_becomes_a_reject(tmp_path, row, code, reason):
+    found = only(tmp_path, row)
+    assert isinstance(found, Reject)
+    assert (found.source, found.code) == ("a.jsonl#1", code)
+    assert re.search(reason, found.reason)
+
+
+ARRAY = b' [{"prompt": "a, ]\\"{", "completion": "b\\\\"},\n  {"input": "[", "output": "}"}]\n'
+
+
+def outcome(item):
+    return item.code if isinstance(item, Reject) else item.messages[-1]["content"]
+
+
+@pytest.mark.parametrize(
+    ("content", "outcomes"),
+    [
+        (ARRAY, ["b\\", "}"]),
+        (b"\xef\xbb\xbf" + ARRAY, ["b\\", "}"]),
+        (b'[{"prompt": "a" "b"}, 3, {"input": "a", "output": "b"}]',
+         ["broken_json", "not_an_object", "b"]),
+        (b'[{"input": "a", "output": "b"}, ]', ["b", "broken_json"]),
+        (b'[,{"input": "a", "output": "b"}]', ["broken_json", "b"]),
+        (b'[{"input": "a", "output": "b"}, {"input": "a", "outp', ["b", "broken_json"]),
+        (b'[{"input": "a", "output": "b"}', ["broken_json"]),
+        (b'[{"input": "a", "output": "b"}] {}', ["b", "broken_json"]),
+        (b'[{"input": "a", "output": "b"}}, {"input": "a", "output": "c"}]', ["broken_json", "c"]),
+        (b'{"input": "a", "output": "b"}\n[]\n{"input": "a", "output": "c"}\n',
+         ["b", "not_an_object", "c"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 16])
+def test_a_json_file_is_read_as_an_array_or_as_lines(
+    tmp_path, monkeypatch, content, outcomes, chunk
+):
+    monkeypatch.setattr(arrays, "CHUNK", chunk)
+    (tmp_path / "a.json").write_bytes(content)
+    found = read(tmp_path, "*.json")
+    assert [outcome(item) for item in found] == outcomes
+    assert [item.source for item in found] == [f"a.json#{n + 1}" for n in range(len(outcomes))]
+
+
+def test_an_empty_array_is_a_source_without_a_row(tmp_path):
+    (tmp_path / "a.json").write_bytes(b" [ ] ")
+    with pytest.raises(TunesmithError, match="hold no row"):
+        read(tmp_path, "*.json")
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 16])
+def test_an_item_too_long_is_passed_over_and_the_next_one_read(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(arrays, "CHUNK", chunk)
+    monkeypatch.setattr(lines, "MOST_BYTES", 100)
+    good = b'{"input": "a", "output": "b"}'
+    long = b'{"input": "' + b'\\"],' * 100 + b'", "output": "x"}'
+    (tmp_path / "a.json").write_bytes(b"[" + good + b"," + long + b"," + good + b"]")
+    found = read(tmp_path, "*.json")
+    assert [outcome(item) for item in found] == ["b", "too_long", "b"]
+    assert f"{len(long)} bytes" in found[1].reason
+
+
+def test_packed_lines_and_arrays_are_unpacked_as_they_are_read(tmp_path):
+    row = b'{"input": "a", "output": "b"}'
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(row + b"\n" + row))
+    (tmp_path / "b.json.gz").write_bytes(gzip.compress(b"[" + row + b"]"))
+    cut = gzip.compress(b"\n".join([row] * 3))[:-9]
+    (tmp_path / "c.jsonl.gz").write_bytes(cut)
+    (tmp_path / "d.jsonl.gz").write_bytes(b"no gzip")
+    found = [(item.source, outcome(item)) for item in read(tmp_path, "*.gz")]
+    assert found[:3] == [("a.jsonl.gz#1", "b"), ("a.jsonl.gz#2", "b"), ("b.json.gz#1", "b")]
+    assert found[-2][1] == "broken_gzip"
+    assert found[-1] == ("d.jsonl.gz#1", "broken_gzip")
+
+
+def parquet(path, rows, **options):
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, **options)
+
+
+def test_parquet_rows_are_read_like_lines_and_a_null_counts_as_absent(tmp_path):
+    call = {"function": {"name": "f", "arguments": {"a": 1, "b": None}}}
+    calling = {"role": "assistant", "content": None, "tool_calls": [call]}
+    result = {"role": "tool", "content": "3", "tool_calls": None}
+    rows = [
+        {"messages": [ASK | {"tool_calls": None}, calling, result, SAY], "user": 1, "prompt": None},
+        {"messages": None, "user": 2, "prompt": "Hi?", "completion": "Hello."},
+        {"messages": None, "user": None, "prompt": "Hi?", "completion": "Hello."},
+    ]
+    for row in rows:
+        row.setdefault("completion", None)
+    parquet(tmp_path / "a.parquet", rows)
+    first, second, third = read(tmp_path, "*.parquet", group_by="user")
+    assert first.messages[1]["tool_calls"] == [{"function": {"name": "f", "arguments": {"a": 1}}}]
+    assert (first.source, first.group) == ("a.parquet#1", "user:1")
+    assert second.messages == [ASK, SAY]
+    assert (third.source, third.code) == ("a.parquet#3", "no_group")
+
+
+def test_a_damaged_group_of_parquet_rows_is_one_reject_and_the_next_is_read(tmp_path):
+    rows = [{"prompt": f"Is {n} odd?", "completion": f"It is {n % 2}."} for n in range(40)]
+    options = {"row_group_size": 10, "compression": "none", "use_dictionary": False}
+    parquet(tmp_path / "a.parquet", rows, **options)
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    at = content.index(b"Is 10 odd?") - 30
+    content[at : at + 20] = bytes(20)
+    (tmp_path / "a.parquet").write_bytes(content)
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 no parquet PAR1")
+    found = read(tmp_path, "*.parquet")
+    codes = {item.source: item.code for item in found if isinstance(item, Reject)}
+    assert codes == {"a.parquet#11": "broken_parquet", "b.parquet#1": "broken_parquet"}
+    assert [n for n in range(40) if f"a.parquet#{n + 1}" in {item.source for item in found}] == [
+        *range(11), *range(20, 40),
+    ]  # fmt: skip
+
+
+def test_parquet_text_that_is_not_utf_8_is_a_reject_of_its_row(tmp_path):
+    answers = pyarrow.array([b"a", b"\xff", b"c"]).view(pyarrow.string())
+    table = pyarrow.table({"prompt": ["Hi?"] * 3, "completion": answers})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    assert [outcome(item) for item in read(tmp_path, "*.parquet")] == ["a", "encoding", "c"]
+
+
 def test_one_bad_line_does_not_end_the_file_and_all_lines_add_up(tmp_path):
     good = b'{"input": "Hi?", "output": "Hello."}'
     (tmp_path / "b.jsonl").write_bytes(b"\n".join([good, b"{", b"", good, b"7", good]))
@@ -201,7 +449,7 @@ def test_a_line_of_exactly_the_limit_is_read_and_one_more_byte_is_not(tmp_path, 
         (".", "", "pattern ''"),
         (".", "../*.jsonl", "stay inside"),
         (".", "/etc/*.jsonl", "stay inside"),
-        (".", "blank.jsonl", "hold no line"),
+        (".", "blank.jsonl", "hold no row"),
     ],
 )
 def test_a_source_without_a_row_is_an_error_that_says_what_to_mend(
@@ -270,7 +518,7 @@ def test_the_rows_and_settings_shown_in_the_docs_work(tmp_path):
     own = Dataset.model_validate(yaml.safe_load(settings[0])["mine"])
     assert own.recipe == "chats"
     found = list(chats.examples(tmp_path, chats.Options.model_validate(own.options)))
-    assert Counter(type(item).__name__ for item in found) == {"Example": 5}
+    assert Counter(type(item).__name__ for item in found) == {"Example": 7}
     assert Counter(item.meta["format"] for item in found)["messages"] == 2
 
 
@@ -278,7 +526,7 @@ def test_the_recipe_shown_in_the_docs_reads_judges_and_rejects(tmp_path):
     (code,), settings = blocks("python"), blocks("yaml")
     recipe = {"__name__": "stages.recipes.capitals"}
     exec(compile(code, "docs/recipes.md", "exec"), recipe)
-    own = Dataset.model_validate(yaml.safe_load(settings[1])["capitals"])
+    own = Dataset.model_validate(yaml.safe_load(settings[3])["capitals"])
     (tmp_path / "eu.csv").write_text("France,Paris\nSpain\nItaly,Rome\n")
     options = recipe["Options"].model_validate(own.options)
     found = list(recipe["examples"](tmp_path, options))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-import huggingface_hub.constants
 import pytest
-from hub_server import Hub, serving, sha256
+from hub_server import CHUNK, SECRET, Hub, point_client, serving, sha256
 from pydantic import ValidationError
 from safetensors.numpy import load, save
 from tiny import tiny_model
@@ -24,9 +22,7 @@ from stages.core.errors import TunesmithError
 REPO = "acme/small-instruct"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OTHER = "f" * 40
-SECRET = "hf_veryveryverysecret"
 README = b"---\nlicense: apache-2.0\nlanguage: [en]\n---\n# Small\n"
-CHUNK = 1 << 16  # how much of a download the client keeps at a time; its own value is 10 MiB
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
 
@@ -41,30 +37,10 @@ def hub(model: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """A hub that serves `model`, and the client's constants as its environment would set them."""
     with serving(Hub()) as server:
         server.repos[REPO, COMMIT] = dict(model)
-        constants = huggingface_hub.constants
-        files_at = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files_at)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
-        monkeypatch.setenv("NO_PROXY", "*")
-        monkeypatch.setenv("HF_TOKEN", SECRET)
-        monkeypatch.setattr("socket.getaddrinfo", loopback_only)
-        monkeypatch.setattr("time.sleep", lambda _: None)  # the client waits between its attempts
+        point_client(server, tmp_path / "hf", monkeypatch)
         huggingface_hub.close_session()
         yield server
         huggingface_hub.close_session()
-
-
-resolve = socket.getaddrinfo
-
-
-def loopback_only(host: str, *rest: Any, **more: Any) -> Any:
-    assert host == "127.0.0.1", f"a test asked for {host}"
-    return resolve(host, *rest, **more)
 
 
 def make(out: Path, repo: str = REPO, revision: str = COMMIT) -> Path:

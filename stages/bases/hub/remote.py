@@ -1,15 +1,12 @@
-"""A repository and a commit in; what it holds, and its files in the hub's cache, out."""
+"""What a repository holds in; which of its files make a base out."""
 
 import fnmatch
-import glob
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
-from stages.bases.hub import failures
 from stages.core import files, shards
-from stages.core.errors import MissingPackage, TunesmithError
+from stages.core.errors import TunesmithError
+from stages.core.hub import Listing
 
 SINGLE = "model.safetensors"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -19,82 +16,6 @@ TEXTS = (
     *("added_tokens.json", "vocab.json", "vocab.txt", "merges.txt"),
     *("chat_template*", "additional_chat_templates/*.jinja"),
 )
-SECONDS = 30.0  # to wait for the answer to the first question
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One file: size in bytes; digest SHA-256 (64 hex digits), git's id (40), or "" if unknown."""
-
-    size: int
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """The files of one commit of one repository, by path."""
-
-    repo: str
-    revision: str
-    files: dict[str, Entry]
-
-    @property
-    def name(self) -> str:
-        """`owner/name@commit`, the commit shortened."""
-        return f"{self.repo}@{self.revision[:12]}"
-
-
-@contextmanager
-def _asking(repo: str, revision: str) -> Iterator[None]:
-    """Turn what the hub's client raises into an error for the user."""
-    try:
-        import huggingface_hub.errors as hub
-    except ModuleNotFoundError as missing:
-        raise MissingPackage(missing.name or "huggingface_hub", "torch") from missing
-    try:
-        yield
-    except (hub.HTTPError, OSError, RuntimeError) as failure:  # hf_xet raises RuntimeError
-        explained = failures.explain(failure, repo, revision)
-        if explained is None:
-            raise
-        raise explained from failure
-
-
-def listing(repo: str, revision: str) -> Listing:
-    """What the commit holds, from the cache where a download once began, else from the hub.
-
-    Raises:
-        TunesmithError: no such repository or commit, no access, no connection, or a hub that
-            answers for another commit.
-    """
-    with _asking(repo, revision):
-        import huggingface_hub as hub
-        from huggingface_hub.errors import CachedRepoTreeNotFoundError
-
-        try:
-            # A commit never changes, so its cached listing is as good as a new one.
-            tree = hub.get_cached_repo_tree(repo, revision=revision)
-            return Listing(repo, revision, {file.path: Entry(file.size, "") for file in tree})
-        except CachedRepoTreeNotFoundError:
-            info = hub.HfApi().model_info(
-                repo, revision=revision, files_metadata=True, timeout=SECONDS
-            )
-    if info.sha != revision:
-        raise _other_commit(repo, revision, f"the hub answered with {info.sha}")
-    entries = {
-        file.rfilename: Entry(file.size or 0, file.lfs.sha256 if file.lfs else file.blob_id or "")
-        for file in info.siblings or []
-    }
-    return Listing(repo, revision, entries)
-
-
-def _other_commit(repo: str, revision: str, found: str) -> TunesmithError:
-    return TunesmithError(
-        f"Commit {revision} of {repo} was asked for and {found}.",
-        where=f"{repo}@{revision[:12]}",
-        why="Only the pinned commit is known to be the model that was meant.",
-        do="Check HF_ENDPOINT and what stands between here and the hub (mirror, proxy).",
-    )
 
 
 def require_safetensors(listing: Listing) -> None:
@@ -148,55 +69,3 @@ def weights(listing: Listing, folder: Path) -> list[str]:
                 do="Pin another commit of this repository.",
             )
     return names
-
-
-def require_space(listing: Listing, names: Iterable[str], out: Path) -> None:
-    """Refuse to download what fits neither into the hub's cache nor, as a copy, into `out`.
-
-    Raises:
-        TunesmithError: as `files.require_space`.
-    """
-    import huggingface_hub as hub
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    names = list(names)
-    sizes = {name: listing.files[name].size for name in names}
-    new = sum(
-        size
-        for name, size in sizes.items()
-        if not isinstance(
-            hub.try_to_load_from_cache(listing.repo, name, revision=listing.revision), str
-        )
-    )
-    cache = Path(HF_HUB_CACHE).expanduser()
-    cache.mkdir(parents=True, exist_ok=True)
-    files.require_space(cache, new, f"The download of {listing.name}")
-    shared = new if cache.stat().st_dev == out.stat().st_dev else 0
-    files.require_space(out, sum(sizes.values()) + shared, f"The base {listing.name}")
-
-
-def fetch(listing: Listing, names: Iterable[str]) -> Path:
-    """Download what the cache lacks; returns the folder of this commit in the hub's cache.
-
-    A connection that breaks is taken up where it broke, some times; a later run starts only the
-    unfinished files anew. Progress is shown by huggingface_hub.
-
-    Raises:
-        TunesmithError: as `listing`; or the hub served a file under another commit.
-    """
-    names = sorted(names)
-    with _asking(listing.repo, listing.revision):
-        import huggingface_hub as hub
-
-        folder = Path(
-            hub.snapshot_download(
-                listing.repo,
-                revision=listing.revision,
-                allow_patterns=[glob.escape(name) for name in names],
-            )
-        )
-    for name in names:
-        if not (folder / name).is_file():
-            found = f"{name} came under another commit"
-            raise _other_commit(listing.repo, listing.revision, found)
-    return folder

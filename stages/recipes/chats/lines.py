@@ -1,8 +1,7 @@
-"""A file in; its lines out, each as a JSON object or as the reason why it is none."""
+"""A file's bytes in; its lines out, each as a JSON object or as the reason why it is none."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
@@ -21,27 +20,31 @@ class Unreadable:
     reason: str
 
 
-def read(path: Path) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
+Row = dict[str, Any] | Unreadable
+
+
+def read(file: BinaryIO) -> Iterator[tuple[int, Row]]:
     """(1-based line number, JSON object or why not) of each line that is not blank.
 
     A UTF-8 byte order mark and CR LF line ends are read as if they were not there. A file in
     UTF-16 is one unreadable line, since its line ends cannot be told from its text.
     """
-    with path.open("rb") as file:
-        number = 0
-        while line := file.readline(MOST_BYTES + 1):
-            number += 1
-            if number == 1 and line.startswith(UTF_16):
-                yield 1, Unreadable("encoding", "The file is in UTF-16; save it as UTF-8.")
-                return
-            if number == 1:
-                line = line.removeprefix(BOM)
-            if len(line) > MOST_BYTES and not line.endswith(b"\n"):
-                size = len(line) + _skip_line(file)
-                text = f"The line has {size:,} bytes; {MOST_BYTES:,} are allowed."
-                yield number, Unreadable("too_long", text)
-            elif line.strip():
-                yield number, _row(line)
+    number = 0
+    while line := file.readline(MOST_BYTES + 1):
+        number += 1
+        if number == 1 and line.startswith(UTF_16):
+            yield 1, Unreadable("encoding", "The file is in UTF-16; save it as UTF-8.")
+            return
+        if number == 1:
+            line = line.removeprefix(BOM)
+        if len(line) > MOST_BYTES and not line.endswith(b"\n"):
+            yield number, too_long("line", len(line) + _skip_line(file))
+        elif line.strip():
+            yield number, row(line, "line")
+
+
+def too_long(what: str, size: int) -> Unreadable:
+    return Unreadable("too_long", f"The {what} has {size:,} bytes; {MOST_BYTES:,} are allowed.")
 
 
 def _skip_line(file: BinaryIO) -> int:
@@ -54,12 +57,12 @@ def _skip_line(file: BinaryIO) -> int:
     return size
 
 
-def _row(line: bytes) -> dict[str, Any] | Unreadable:
-    """The line's JSON object. Lone surrogates and bytes that are not UTF-8 are broken JSON."""
+def row(text: bytes, what: str) -> Row:
+    """The JSON object. Lone surrogates and bytes that are not UTF-8 are broken JSON."""
     try:
-        row = orjson.loads(line)
+        found = orjson.loads(text)
     except orjson.JSONDecodeError as problem:
-        return Unreadable("broken_json", f"The line is broken JSON: {problem}.")
-    if not isinstance(row, dict):
-        return Unreadable("not_an_object", f"The line is a JSON {type(row).__name__}.")
-    return row
+        return Unreadable("broken_json", f"The {what} is broken JSON: {problem}.")
+    if not isinstance(found, dict):
+        return Unreadable("not_an_object", f"The {what} is a JSON {type(found).__name__}.")
+    return found

@@ -1,60 +1,66 @@
-"""A JSON object of one of four shapes in; its example, or the reason why it is none, out."""
+"""A JSON object of a known shape in; its example, or the reason why it is none, out."""
 
 from typing import Any
 
 import orjson
 
 from stages.core.example import Example, Message, Reject
+from stages.recipes.chats import messages, pairs
+from stages.recipes.chats.messages import BadRowError, kind
 
 # Plain shapes: (name, the key asked, the key answered), the first that fits counts.
 PLAIN = (
     ("prompt", "prompt", "completion"),
     ("instruction", "instruction", "output"),
     ("input", "input", "output"),
+    ("question", "question", "answer"),
 )
-KNOWN = "messages, prompt + completion, instruction + output, or input + output"
-ROLES = ("system", "user", "assistant", "tool")
-MESSAGE_KEYS = ("role", "content", "name", "tool_calls", "tool_call_id")
-
-
-class BadRowError(ValueError):
-    """Why a row is no example.
-
-    Attributes:
-        code: a short reason code.
-    """
-
-    def __init__(self, code: str, reason: str) -> None:
-        self.code = code
-        super().__init__(reason)
+KNOWN = "messages, conversations, chosen + rejected, " + ", ".join(
+    f"{asked} + {answered}" for _, asked, answered in PLAIN
+)
+KEYS = (
+    *("messages", "conversations", "chosen", "rejected"),
+    *dict.fromkeys(key for _, *keys in PLAIN for key in keys),
+    *("history", "label", "system", "tools", "meta"),
+)
 
 
 def example(row: dict[str, Any], source: str, system: str, group_by: str) -> Example | Reject:
     """The example of a row, or its Reject."""
     try:
-        form, messages = _messages(row)
-        if system and messages[0]["role"] != "system":
-            messages.insert(0, {"role": "system", "content": system})
+        form, said, rejected = _shape(row)
+        if said[0]["role"] != "system" and (first := _system(row) or system):
+            said.insert(0, {"role": "system", "content": first})
         tools = _tools(row)
-        meta = _meta(row) | {"format": form, "turns": _turns(messages)}
-        _writable([messages, tools, meta])
-        return Example(messages, source, _group(row, group_by) or source, meta, tools)
+        meta = _meta(row) | {"format": form, "turns": _turns(said)}
+        _writable([said, tools, meta, rejected])
+        return Example(said, source, _group(row, group_by) or source, meta, tools, rejected)
     except BadRowError as problem:
         return Reject(source, problem.code, str(problem))
 
 
-def _messages(row: dict[str, Any]) -> tuple[str, list[Message]]:
-    """The name of the row's shape, and its messages."""
+def _shape(row: dict[str, Any]) -> tuple[str, list[Message], Message | None]:
+    """The name of the row's shape, its messages, and the answer not wanted of a pair."""
+    if "chosen" in row and "rejected" in row:
+        return "preference", *pairs.pair(row)
     if "messages" in row:
-        return "messages", _chat(row["messages"])
+        return "messages", messages.chat(row["messages"]), None
+    if "conversations" in row:
+        return "sharegpt", messages.chat(row["conversations"]), None
     for form, asked, answered in PLAIN:
         if asked in row and answered in row:
-            return form, _plain(row, asked, answered)
+            return form, _plain(row, asked, answered), None
     raise BadRowError("no_known_keys", f"It has the keys {sorted(row)}; known are {KNOWN}.")
 
 
 def _plain(row: dict[str, Any], asked: str, answered: str) -> list[Message]:
-    """System message if the row brings one, question and answer."""
+    """What was said before, the question, and the answer."""
+    if row.get("label") is False:  # a row of an unpaired preference set (TRL: KTO)
+        raise BadRowError("unwanted_answer", "Its label is false: the answer is not to be learned.")
+    if asked == "prompt" and (isinstance(row["prompt"], list) or isinstance(row[answered], list)):
+        said = _spoken(row["prompt"], "user") + _spoken(row[answered], "assistant")
+        messages.require_answer(said)
+        return said
     question, answer = _text(row, asked), _text(row, answered)
     if asked == "instruction" and row.get("input"):
         question = f"{question}\n\n{_text(row, 'input')}"
@@ -62,88 +68,50 @@ def _plain(row: dict[str, Any], asked: str, answered: str) -> list[Message]:
         raise BadRowError("empty_prompt", f"Its {asked} is blank.")
     if not answer.strip():
         raise BadRowError("empty_answer", f"Its {answered} is blank.")
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    if row.get("system"):
-        messages.insert(0, {"role": "system", "content": _text(row, "system")})
-    return messages
+    return [*_history(row), *_turn(question, answer)]
+
+
+def _turn(question: str, answer: str) -> list[Message]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def _spoken(value: Any, role: str) -> list[Message]:
+    """Messages as they are; text as one message from `role`."""
+    return [{"role": role, "content": value}] if isinstance(value, str) else messages.turns(value)
+
+
+def _history(row: dict[str, Any]) -> list[Message]:
+    """The earlier turns of an Alpaca row, pairs of question and answer."""
+    history = row.get("history") or []
+    if not isinstance(history, list) or not all(map(_is_pair, history)):
+        raise BadRowError("wrong_type", "Its history is not a list of pairs of texts.")
+    return [message for turn in history for message in _turn(*turn)]
+
+
+def _is_pair(turn: Any) -> bool:
+    return isinstance(turn, list) and len(turn) == 2 and all(isinstance(t, str) for t in turn)
 
 
 def _text(row: dict[str, Any], key: str) -> str:
     value = row[key]
     if not isinstance(value, str):
-        raise BadRowError("wrong_type", f"Its {key} is of type {_kind(value)}, not text.")
+        raise BadRowError("wrong_type", f"Its {key} is of type {kind(value)}, not text.")
     return value
 
 
-def _chat(value: Any) -> list[Message]:
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise BadRowError("wrong_type", "Its messages are not a list of objects.")
-    if not value:
-        raise BadRowError("no_messages", "Its list of messages is empty.")
-    messages = [_message(number, message) for number, message in enumerate(value, 1)]
-    last = messages[-1]
-    if last["role"] != "assistant":
-        raise BadRowError("no_answer", f"It ends with {last['role']}: there is nothing to learn.")
-    if not (last.get("content") or "").strip() and not last.get("tool_calls"):
-        raise BadRowError("empty_answer", "Its last message is blank.")
-    return messages
-
-
-def _message(number: int, message: dict[str, Any]) -> Message:
-    """The message with its arguments decoded; null keys and empty tool_calls are left out."""
-    role, content = message.get("role"), message.get("content")
-    if role not in ROLES:
-        text = f"Message {number} is from {role!r}; known are {', '.join(ROLES)}."
-        raise BadRowError("unknown_role", text)
-    if not isinstance(content, str) and (content is not None or role != "assistant"):
-        text = f"Message {number} has content of type {_kind(content)}, not text."
-        raise BadRowError("wrong_type", text)
-    kept = {key: value for key, value in message.items() if value is not None}
-    if kept.get("tool_calls") == []:
-        del kept["tool_calls"]
-    unknown = sorted(set(kept) - set(MESSAGE_KEYS))
-    if unknown:  # `weight` or `reasoning_content`, say, would change what is learned
-        text = f"Message {number} has {unknown[0]!r}; known are {', '.join(MESSAGE_KEYS)}."
-        raise BadRowError("unknown_key", text)
-    if "tool_calls" in kept:
-        kept["tool_calls"] = _calls(number, kept["tool_calls"])
-    return kept
-
-
-def _calls(number: int, value: Any) -> list[dict[str, Any]]:
-    if not isinstance(value, list):
-        text = f"Message {number} has tool_calls of type {_kind(value)}, not a list."
-        raise BadRowError("wrong_type", text)
-    return [_call(number, call) for call in value]
-
-
-def _call(number: int, call: Any) -> dict[str, Any]:
-    function = call.get("function") if isinstance(call, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        text = f"Message {number} has a tool call without a function and its name."
-        raise BadRowError("wrong_type", text)
-    arguments = function.get("arguments", {})
-    if isinstance(arguments, str):  # OpenAI writes them as JSON text; templates want the object
-        arguments = _decoded(number, function["name"], arguments)
-    if not isinstance(arguments, dict):
-        text = f"Message {number} calls {function['name']} with a {_kind(arguments)}, no object."
-        raise BadRowError("arguments", text)
-    return {**call, "function": function | {"arguments": arguments}}
-
-
-def _decoded(number: int, name: str, text: str) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as problem:
-        reason = f"Message {number} calls {name} with arguments that are broken JSON: {problem}."
-        raise BadRowError("arguments", reason) from problem
+def _system(row: dict[str, Any]) -> str:
+    return _text(row, "system") if row.get("system") else ""
 
 
 def _tools(row: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The row's tools; a list written as JSON text, as beside ShareGPT turns, is decoded."""
     tools = row.get("tools")
-    if tools is not None and (
-        not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools)
-    ):
+    if isinstance(tools, str) and tools:
+        try:
+            tools = orjson.loads(tools)
+        except orjson.JSONDecodeError as problem:
+            raise BadRowError("wrong_type", f"Its tools are broken JSON: {problem}.") from problem
+    if tools and (not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools)):
         raise BadRowError("wrong_type", "Its tools are not a list of objects.")
     return tools or None
 
@@ -152,7 +120,7 @@ def _meta(row: dict[str, Any]) -> dict[str, Any]:
     """The plain values of the row's `meta`; lists and objects are no statistics."""
     meta = row.get("meta") or {}
     if not isinstance(meta, dict):
-        raise BadRowError("wrong_type", f"Its meta is of type {_kind(meta)}, not an object.")
+        raise BadRowError("wrong_type", f"Its meta is of type {kind(meta)}, not an object.")
     return {key: value for key, value in meta.items() if isinstance(value, str | int | float)}
 
 
@@ -168,9 +136,9 @@ def _group(row: dict[str, Any], key: str) -> str:
     return f"{key}:{value}"
 
 
-def _turns(messages: list[Message]) -> int:
+def _turns(said: list[Message]) -> int:
     """How many times the assistant speaks."""
-    return sum(message["role"] == "assistant" for message in messages)
+    return sum(message["role"] == "assistant" for message in said)
 
 
 def _writable(value: Any) -> None:
@@ -189,9 +157,3 @@ def _holds_nul(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(_holds_nul, value))
     return isinstance(value, str) and "\0" in value
-
-
-def _kind(value: Any) -> str:
-    """The JSON name of a value's type."""
-    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")

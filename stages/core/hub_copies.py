@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from stages.bases.hub.remote import Listing
 from stages.core import files, shards
 from stages.core.errors import TunesmithError
+from stages.core.hub import Listing
 from stages.core.progress import Progress
 
 DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
