@@ -1,0 +1,1 @@
+"""Commands that are no stages: what they make is for outside, or comes from there."""
