@@ -15,7 +15,7 @@ from stages.core import checking, splits
 from stages.core.errors import TunesmithError
 from stages.core.example import Example, Reject, dumps
 from stages.recipes import rules
-from stages.recipes.rules import combos, knowledge, package
+from stages.recipes.rules import combos, knowledge, package, seen
 
 OURS = Path(__file__).parents[1] / "data" / "raw" / "wzrdbrain"
 SHARED = Path(__file__).parents[2] / "shared" / "samples" / "wzrdbrain"
@@ -136,6 +136,43 @@ def test_our_grammar_is_the_package_s_own_data():
     assert GRAMMAR.rules_of("predator") == ("ONLY_FIRST", "EXCLUDE_STANCE_BASE")
 
 
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared samples are not here")
+def test_our_grammar_is_that_of_the_samples():
+    facts = json.loads((SHARED / "facts.json").read_text())["moves"]
+    assert len(GRAMMAR.moves) == facts["count"]
+    for ours, theirs in (
+        (GRAMMAR.only_first, "only_first"),
+        (GRAMMAR.fakie, "use_fakie"),
+        (GRAMMAR.rotating, "rotating"),
+        (GRAMMAR.no_stance, "no_stance"),
+    ):
+        assert sorted(ours) == facts[theirs], theirs
+
+
+@pytest.mark.parametrize("found", ["0.6.0", "0.2.1", "0.2.20"])
+def test_another_version_of_the_package_is_refused_with_both_versions(monkeypatch, found):
+    monkeypatch.setattr(package.metadata, "version", lambda name: found)
+    with pytest.raises(
+        TunesmithError,
+        match=rf"(?s)version {found} is installed, and 0\.2\.2 is.*pip install wzrdbrain==0\.2\.2",
+    ):
+        package.combos(random.Random(1))
+
+
+def test_a_missing_package_is_named_with_the_version_to_install(monkeypatch):
+    def version(name):
+        raise package.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(package.metadata, "version", version)
+    with pytest.raises(TunesmithError, match=r"(?s)not installed.*wzrdbrain==0\.2\.2"):
+        package.combos(random.Random(1))
+
+
+def test_the_version_that_is_read_is_the_one_that_the_environment_pins():
+    lock = (Path(__file__).parents[1] / "env" / "data.lock").read_text(encoding="utf-8")
+    assert f"wzrdbrain=={package.VERSION}" in lock.splitlines()
+
+
 def test_drawing_combos_leaves_the_installed_package_and_the_shared_random_alone():
     import wzrdbrain.wzrdbrain as installed
 
@@ -201,6 +238,19 @@ def test_no_prompt_and_answer_come_twice_and_most_prompts_come_once(nine_thousan
     assert len({e.group for e in combos_only}) > 7000
 
 
+def test_the_seed_s_fractions_part_9000_examples_into_its_sizes_without_a_leak(nine_thousand):
+    sides = splits.assign(nine_thousand, 42, 0.0978, 0.0222)
+    assert Counter(sides) == {"train": 7920, "valid": 880, "test": 200}
+    assert splits.leaks(nine_thousand, sides) == {"prompt": 0, "group": 0, "example": 0}
+    by_category = {
+        side: {
+            row.meta["category"] for row, at in zip(nine_thousand, sides, strict=True) if at == side
+        }
+        for side in splits.NAMES
+    }
+    assert {len(found) for found in by_category.values()} == {5}, "a category is not tested"
+
+
 def test_a_tenth_of_three_thousand_examples_holds_200_combo_prompts_that_train_never_sees():
     rows = made(simple=1500, constrained=1150, explanation=150, rules=120, progression=80)
     sides = splits.assign(rows, 42, 0.05, 0.1)
@@ -217,6 +267,8 @@ def test_all_kinds_of_request_and_all_numbers_are_asked_for(nine_thousand):
     assert {n for _, n in asked} == {None, 2, 3, 4, 5}
     assert {request for request, _ in asked} == {None, "starts", "includes", "ends"}
     assert {e.meta.get("move") for e in nine_thousand if "move" in e.meta} == set(GRAMMAR.moves)
+    starts = sum(e.meta.get("request") == "starts" for e in nine_thousand)
+    assert 0.57 < starts / 3000 < 0.63  # the seed's share; the rest stands later or anywhere
 
 
 def test_more_examples_than_there_are_prompts_become_rejects_that_add_up():
@@ -225,6 +277,18 @@ def test_more_examples_than_there_are_prompts_become_rejects_that_add_up():
     assert len(found) == 2000
     assert {reject.code for reject in rejects} == {"duplicate"}
     assert 200 <= 2000 - len(rejects) < 2000
+
+
+def test_a_text_is_new_once_whatever_else_was_seen():
+    texts, found = [f"text {n}" for n in range(5000)], seen.Seen(5000)
+    assert [found.add(text) for text in texts] == [True] * 5000
+    assert [found.add(text) for text in texts] == [False] * 5000
+
+
+def test_what_was_seen_takes_at_most_32_bytes_a_text():
+    assert [seen.Seen(most).slots.itemsize for most in (1, 1000)] == [8, 8]
+    for most in (1, 3, 1000, 4096, 100_000):
+        assert 2 * most < len(seen.Seen(most).slots) <= 4 * most
 
 
 def test_a_combo_that_breaks_a_rule_becomes_a_reject(monkeypatch):

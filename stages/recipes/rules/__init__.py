@@ -10,6 +10,7 @@ from stages.core.example import Example, Reject
 from stages.core.settings import Count, Settings
 from stages.recipes.rules import judging, knowledge, package, prompts, topics
 from stages.recipes.rules.combos import Trick, parse_trick
+from stages.recipes.rules.seen import Seen
 
 SYSTEM = "You are WzrdBrain, a wizard skating coach."
 STATS = ("category", "n", "request")
@@ -80,18 +81,17 @@ def _topic(
 
 
 def _category(category: str, count: int, draw: Draw) -> Iterator[Example | Reject]:
-    seen: set[tuple[str, str]] = set()
+    seen = Seen(count)
     for number in range(1, count + 1):
         source = f"{category}#{number}"
         for _ in range(TRIES):
             prompt, answer, meta = draw()
-            if (prompt, answer) not in seen:
+            if seen.add(f"{prompt}\n\n{answer}"):
                 break
         else:
             text = f"{TRIES} draws in a row gave only prompts and answers that stand already."
             yield Reject(source, "duplicate", text)
             continue
-        seen.add((prompt, answer))
         example = _example(source, prompt, answer, {"category": category} | meta)
         reason = check(example)
         yield Reject(source, "illegal", reason) if reason else example

@@ -6,11 +6,13 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import metadata
 from types import ModuleType
 from typing import Any
 
 from stages.core.errors import TunesmithError
 
+VERSION = "0.2.2"  # from 0.6 on: 68 moves with other names, other stances, another generator
 RULE_NAMES = ("ONLY_FIRST", "USE_FAKIE", "EXCLUDE_STANCE_BASE", "ROTATING_MOVES")
 
 
@@ -68,28 +70,34 @@ def _private_copy() -> ModuleType:
     """The package's module, run once more and kept out of `sys.modules`.
 
     Raises:
-        TunesmithError: wzrdbrain is not installed, or in a version of another shape.
+        TunesmithError: wzrdbrain is not installed, or not in the version that is read here.
     """
+    _require_version()
     with warnings.catch_warnings():
         # It reads its data with importlib.resources.open_text, which Python 3.11 deprecates.
         warnings.simplefilter("ignore", DeprecationWarning)
-        if importlib.util.find_spec("wzrdbrain") is None:
-            raise _unusable("it is not installed")
         spec = importlib.util.find_spec("wzrdbrain.wzrdbrain")
         if spec is None or spec.loader is None:
             raise _unusable("it has no module wzrdbrain.wzrdbrain")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    names = ("MOVES", "SUBSEQUENT_MOVES", "exclude_stance", "generate_combo", "rotating_moves")
-    absent = [name for name in names if not hasattr(module, name)]
-    if absent:
-        raise _unusable(f"it has no {', '.join(absent)}")
     return module
+
+
+def _require_version() -> None:
+    """Refuse a package that is not there, or another version of it."""
+    try:
+        found = metadata.version("wzrdbrain")
+    except metadata.PackageNotFoundError:
+        raise _unusable("it is not installed") from None
+    if found != VERSION:
+        raise _unusable(f"version {found} is installed, and {VERSION} is the one that is read")
 
 
 def _unusable(problem: str) -> TunesmithError:
     return TunesmithError(
         f"The package wzrdbrain cannot be used: {problem}.",
-        why="Combos, their rules and their judge all come from one version of it.",
-        do="pip install wzrdbrain==0.2.2",
+        why="Combos, their rules and their judge all come from one version of it; another knows "
+        "other moves and names, so that the same settings would make another dataset.",
+        do=f"pip install wzrdbrain=={VERSION}",
     )
