@@ -106,7 +106,7 @@ def ours(options: argparse.Namespace) -> dict:
         base="base",
         method="full",
         train=train,
-        lora=Lora(r=1, alpha=1.0, dropout=0.0, targets=["-"]),
+        lora=Lora(r=1, alpha=1.0, dropout=0.0, targets=["-"], layers=0),
     )
     base, times = Path(options.folder) / "base", Times()
     made = backend.start(settings, base, [], rows, valid, Path(options.folder) / "run")

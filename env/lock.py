@@ -12,11 +12,11 @@ from packaging.requirements import Requirement
 
 PARTS = {
     # Only what shapes bytes of data; the tools around it (dvc, typer) are pinned for convenience.
-    "data": ["jinja2", "jsonschema", "numpy", "orjson", "pydantic", "PyYAML", "tokenizers"]
-    + ["wzrdbrain"],
+    "data": ["jinja2", "jsonschema", "numpy", "orjson", "pyarrow", "pydantic", "PyYAML"]
+    + ["tokenizers", "wzrdbrain"],
     "torch": ["torch", "accelerate", "huggingface_hub", "peft", "protobuf", "safetensors"]
     + ["sentencepiece", "transformers", "trl", "xllamacpp"],
-    "dev": ["dvc", "ruamel.yaml", "typer", "mypy", "pytest", "ruff", "types-jsonschema"]
+    "dev": ["dvc", "hypothesis", "ruamel.yaml", "typer", "mypy", "pytest", "ruff", "types-jsonschema"]
     + ["types-PyYAML"],
 }
 

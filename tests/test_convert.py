@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from project import ROOT, chat, make, params
 
 from stages import convert
@@ -81,13 +82,13 @@ def test_a_refused_run_leaves_the_last_good_output(
     assert files.incomplete(out) == ""
 
 
-OPTIONS = {
-    "chats": {"pattern": "*.jsonl", "system": "", "group_by": ""},
-    "games": {"sides": "winners", "min_version": "0.0.0", "failed_actions": "keep"},
-    "rules": {
-        "seed": 1, "simple": 1, "constrained": 1, "explanation": 1, "rules": 1, "progression": 1,
-    },
-}  # fmt: skip
+# Of each recipe the options of a dataset in our own params.yaml, and of those without one these.
+OPTIONS = {"chats": {"pattern": "*.jsonl", "system": "", "group_by": ""}} | {
+    dataset["recipe"]: dataset["options"]
+    for dataset in yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))[
+        "datasets"
+    ].values()
+}
 
 
 @pytest.mark.parametrize("recipe", plugins.names("recipes"))
@@ -149,7 +150,7 @@ ALL = params(
   sibyl:
     recipe: games
     source: data/raw/sibyl
-    options: {sides: winners, min_version: "0.0.0", failed_actions: drop}
+    options: {sides: winners, min_version: "0.0.0", failed_actions: drop, pairs: none}
     checks: {near_duplicates: 0.95}
     split: {seed: 42, valid: 0.1, test: 0.1}
 models:

@@ -13,8 +13,8 @@ from stages.core.errors import MissingPackage, TunesmithError
 
 HEAVY = (
     *("accelerate", "bitsandbytes", "datasets", "dvc", "gguf", "huggingface_hub", "jinja2", "mlx"),
-    *("jsonschema", "mlx_lm", "numpy", "pandas", "peft", "ruamel", "safetensors", "scipy"),
-    *("sentencepiece", "tokenizers", "torch", "transformers", "trl", "wzrdbrain", "xllamacpp"),
+    *("jsonschema", "mlx_lm", "numpy", "pandas", "peft", "pyarrow", "ruamel", "safetensors"),
+    *("scipy", "sentencepiece", "tokenizers", "torch", "transformers", "trl", "wzrdbrain", "xllamacpp"),
 )
 # `python -c CODE <words>` is the door in a world where those packages are not installed.
 BARE = f"""
@@ -48,7 +48,7 @@ def bare(folder: Path, *words: str) -> str:
 
 def test_help_lists_every_command_and_needs_no_heavy_package(tmp_path: Path) -> None:
     text = bare(tmp_path, "--help")
-    for name in (*STAGES, "lint", "preset", "summary"):
+    for name in (*STAGES, "lint", "preset", "summary", "stats", "export", "collect"):
         assert f"\n  {name} " in text
     assert (ROOT / "stages/sample.py").exists()
 

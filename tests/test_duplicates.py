@@ -2,6 +2,7 @@
 
 import random
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -111,3 +112,25 @@ def test_a_shared_system_message_makes_no_copies() -> None:
 def test_the_same_question_with_another_answer_is_no_exact_copy() -> None:
     rows = [chat(1, "Pick a number.", "One."), chat(2, "Pick a number.", "Two.")]
     assert checking.without_copies(rows, 1.0)[1] == []
+
+
+def test_a_probe_never_gives_way_to_a_row_that_may_be_trained_on() -> None:
+    question, answer = "How far is it from here to the harbour?", "About three miles by road."
+    asked = replace(chat(3, question, answer), meta={"probe": True})
+    rows = [chat(1, question, answer), chat(2, question, answer + " Or four."), asked]
+    kept, rejects = checking.without_copies(rows, 0.5)
+    assert [row.source for row in kept] == ["x#3"]
+    assert [(reject.source, reject.code) for reject in rejects] == [
+        ("x#1", "duplicate"),
+        ("x#2", "near_copy"),
+    ]
+
+
+def test_pairs_that_differ_in_what_is_not_wanted_are_no_copies() -> None:
+    pair = chat(1, "How far is it from here to the harbour?", "About three miles by road.")
+    rows = [
+        replace(pair, rejected={"role": "assistant", "content": text})
+        for text in ("I have no idea at all about any of that.", "Go and ask somebody else now!")
+    ]
+    assert checking.without_copies(rows, 0.9)[1] == []
+    assert len(checking.without_copies([*rows, rows[0]], 1.0)[1]) == 1

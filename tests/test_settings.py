@@ -84,7 +84,8 @@ CASES = {
     "unknown choice": (
         ("method: lora", "method: lorra"),
         "method",
-        "models.first.method: Input should be 'lora', 'rslora', 'dora' or 'full' (it is 'lorra').",
+        "models.first.method: Input should be 'lora', 'rslora', 'dora', 'full' or 'dpo' "
+        "(it is 'lorra').",
     ),
     "1e-4 as text": (
         ("learning_rate: 1.0e-4", "learning_rate: 1e-4"),
@@ -200,6 +201,58 @@ CASES = {
         (", revision: 0123456789abcdef0123456789abcdef01234567", ""),
         "small:",
         "bases.small.revision: is missing; nothing has a default in code, so write it.",
+    ),
+    "warm-up beyond one": (
+        ("warmup: 0.0", "warmup: 1.5"),
+        "warmup",
+        "models.first.train.warmup: Value error, write a fraction of the steps below 1.0, or a "
+        "whole number of steps (it is 1.5).",
+    ),
+    "warm-up of 1.0": (
+        ("warmup: 0.0", "warmup: 1.0"),
+        "warmup",
+        "models.first.train.warmup: Value error, write a fraction of the steps below 1.0",
+    ),
+    "warm-up below zero": (
+        ("warmup: 0.0", "warmup: -1"),
+        "warmup",
+        "models.first.train.warmup: Value error, write a fraction",
+    ),
+    "yes for a warm-up": (
+        ("warmup: 0.0", "warmup: yes"),
+        "warmup",
+        "models.first.train.warmup: Value error, write a fraction of the steps below 1.0, or a "
+        "whole number of steps (it is True).",
+    ),
+    "no layers": (
+        (", layers: 0}", "}"),
+        "    lora:",
+        "models.first.lora.layers: is missing; nothing has a default in code, so write it.",
+    ),
+    "layers from the front": (
+        ("layers: 0", "layers: -1"),
+        "    lora:",
+        "models.first.lora.layers: Input should be greater than or equal to 0 (it is -1).",
+    ),
+    "dpo without its block": (
+        ("method: lora", "method: dpo"),
+        "    train:",
+        "models.first.train: method dpo needs its own block here, such as  dpo: {beta: 0.1}",
+    ),
+    "its block without dpo": (
+        ("      eval_steps: 0\n", "      eval_steps: 0\n      dpo: {beta: 0.1}\n"),
+        "dpo:",
+        "models.first.train.dpo: method lora does not read it; only dpo does.",
+    ),
+    "unknown key of dpo": (
+        ("      eval_steps: 0\n", "      eval_steps: 0\n      dpo: {betta: 0.1}\n"),
+        "betta",
+        "models.first.train.dpo.betta: unknown key. Did you mean 'beta'? Known: beta.",
+    ),
+    "beta of nothing": (
+        ("      eval_steps: 0\n", "      eval_steps: 0\n      dpo: {beta: 0.0}\n"),
+        "dpo:",
+        "models.first.train.dpo.beta: Input should be greater than 0 (it is 0.0).",
     ),
     "branch as revision": (
         ("revision: 0123456789abcdef0123456789abcdef01234567", "revision: main"),
@@ -324,6 +377,30 @@ def test_a_file_that_is_no_settings_is_refused_on_one_screen(
 def test_a_missing_file_says_where_to_go(tmp_path: Path) -> None:
     with pytest.raises(TunesmithError, match=r"(?s)There is no .*params.yaml here.*cd into the"):
         settings.load(tmp_path / "params.yaml")
+
+
+DPO = (
+    ("method: lora", "method: dpo"),
+    ("eval_steps: 0\n", "eval_steps: 0\n      dpo: {beta: 0.1}\n"),
+)
+
+
+def test_dpo_with_its_block_passes_and_drops_nothing_out(tmp_path: Path) -> None:
+    assert problems(tmp_path, params(*DPO)) == []
+    (found,) = problems(tmp_path, params(*DPO, ("dropout: 0.0", "dropout: 0.1")))
+    assert "models.first.lora.dropout: method dpo compares likelihoods" in found
+
+
+def test_a_warm_up_is_a_fraction_or_fewer_steps_than_the_run_has(tmp_path: Path) -> None:
+    for said in ("0", "0.0", "0.99", "99"):
+        text = params(("warmup: 0.0", f"warmup: {said}"), ("max_steps: 0", "max_steps: 100"))
+        assert problems(tmp_path, text) == [], said
+    text = params(("warmup: 0.0", "warmup: 100"), ("max_steps: 0", "max_steps: 100"))
+    (found,) = problems(tmp_path, text)
+    assert found == (
+        f"params.yaml:{line(text, 'warmup')}: models.first.train.warmup: the learning rate would "
+        "still be rising when max_steps (100) end the run."
+    )
 
 
 def test_the_projects_own_settings_pass(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from project import ROOT
@@ -91,6 +92,49 @@ def test_a_row_more_moves_few_others() -> None:
     before = splits.assign(rows, 1, 0.1, 0.1)
     after = splits.assign([*rows, row("new", "new")], 1, 0.1, 0.1)[:-1]
     assert sum(old != new for old, new in zip(before, after, strict=True)) <= 4
+
+
+def probe(group: str, question: str) -> Example:
+    return replace(row(group, question), meta={"probe": True})
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_probe_and_all_that_shares_its_prompt_or_group_stand_in_test(seed: int) -> None:
+    rows = [row(f"g{number}", f"q{number}") for number in range(200)]
+    rows += [probe("p1", "Q7"), probe("p2", "only asked here"), row("p2", "of the same group")]
+    rows += [row("far", "q9"), row("far", "Q7")]  # q9 is joined to q7, which a probe asks
+    sides = splits.assign(rows, seed, 0.05, 0.1)
+    assert {sides[at] for at in (7, 9, 200, 201, 202, 203, 204)} == {"test"}
+    assert splits.leaks(rows, sides) == {"prompt": 0, "group": 0, "example": 0}
+
+
+def test_probes_come_on_top_of_the_fractions_of_the_other_rows() -> None:
+    rows = [row(f"g{number}", f"q{number}") for number in range(100)]
+    rows += [probe(f"p{number}", f"p{number}") for number in range(40)]
+    assert Counter(splits.assign(rows, 1, 0.05, 0.1)) == {"train": 85, "valid": 5, "test": 50}
+
+
+def test_probes_leave_the_split_of_the_other_rows_as_it_is() -> None:
+    rows = [row(f"g{number}", f"q{number}") for number in range(100)]
+    alone = splits.assign(rows, 1, 0.05, 0.1)
+    assert splits.assign([*rows, probe("p", "p")], 1, 0.05, 0.1)[:-1] == alone
+
+
+def test_probes_are_tested_even_where_nothing_else_is() -> None:
+    rows = [row("a", "One?"), row("b", "Two?"), probe("c", "Three?")]
+    assert splits.assign(rows, 1, 0.0, 0.0) == ["train", "train", "test"]
+
+
+@pytest.mark.parametrize("value", [False, "true", 1, None])
+def test_only_true_makes_a_probe(value: object) -> None:
+    assert not splits.is_probe(replace(row("a", "One?"), meta={"probe": value}))
+
+
+def test_a_dataset_of_probes_alone_is_refused() -> None:
+    with pytest.raises(
+        TunesmithError, match="0 examples in 0 groups beside 3 in groups with a probe"
+    ):
+        splits.assign([probe(f"p{number}", f"p{number}") for number in range(3)], 1, 0.0, 0.0)
 
 
 CODE = """

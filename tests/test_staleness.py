@@ -28,7 +28,7 @@ SECTION = {
 }
 
 # What the real `dvc repro` builds with stub stages: a chain of models and one beside it.
-BUILT = ("wzrdbrain", "sibyl")
+BUILT = ("wzrdbrain", "synthia_tools", "synthia_agentic")
 
 
 def small(params: dict[str, Any]) -> dict[str, Any]:
@@ -53,14 +53,14 @@ READERS = {
     "bases.*": {"base"},
     "datasets.*.recipe": {"convert", "validate"},
     "datasets.*.source": {"convert"},
-    "datasets.*.options": {"convert"},
+    "datasets.*.options": {"convert", "validate", "release"},
     "datasets.*.checks": {"validate"},
     "datasets.*.split": {"validate"},
     "models.*.base": {"tokenise", "train", "fuse", "evaluate", "release"},
     "models.*.dataset": {"tokenise", "release"},
     "models.*.judge": {"evaluate", "release"},
     "models.*.backend": {"train", "evaluate", "release"},
-    "models.*.method": {"train", "release"},
+    "models.*.method": {"tokenise", "train", "release"},
     "models.*.lora": {"train", "release"},
     "models.*.tokens": {"tokenise", "release"},
     "models.*.train": {"train", "release"},
@@ -287,6 +287,10 @@ def readers(key: str) -> Iterator[str]:
         if section == "models" and stage == "verify":
             yield from (
                 f"verify@{name}" for name, g in PARAMS["gguf"].items() if g["model"] == entry
+            )
+        elif section == "datasets" and stage == "release":
+            yield from (
+                f"release@{name}" for name, m in PARAMS["models"].items() if m["dataset"] == entry
             )
         elif section == "gguf" and stage == "release":
             yield from (f"release@{name}" for name in PARAMS["models"])

@@ -1,8 +1,10 @@
 """Examples in, the ones fit for training and a reject for each other one out."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from stages.core import dialogue, duplicates, splits
+from stages.core.errors import TunesmithError
 from stages.core.example import Example, Reject, dumps
 
 Check = Callable[[Example], str | None]
@@ -25,13 +27,31 @@ def checked(rows: Sequence[Example], check: Check) -> tuple[list[Example], list[
 def without_copies(rows: Sequence[Example], threshold: float) -> tuple[list[Example], list[Reject]]:
     """Keep the first of rows that say the same, exactly or with at least this similarity.
 
-    Probes count as first, so that none gives way to a row which may be trained on.
+    Probes are put first, so that none gives way to a row which may be trained on.
     """
-    place = {id(row): number for number, row in enumerate(rows)}
     rows = sorted(rows, key=lambda row: not splits.is_probe(row))  # stable
     rows, exact = _part(rows, duplicates.exact([_everything(row) for row in rows]), "duplicate")
     rows, near = _part(rows, duplicates.near([_said(row) for row in rows], threshold), "near_copy")
-    return sorted(rows, key=lambda row: place[id(row)]), exact + near
+    return rows, exact + near
+
+
+def require_some(
+    kept: Sequence[Example], rejects: Sequence[Reject], key: str, source: Path
+) -> None:
+    """Refuse a dataset of which nothing is left.
+
+    Raises:
+        TunesmithError: with the first reject and its reason.
+    """
+    if kept:
+        return
+    first = f"The first: {rejects[0].source}: {rejects[0].reason}" if rejects else ""
+    raise TunesmithError(
+        f"None of the {len(rejects)} examples of {key!r} passes the checks.",
+        where=str(source / "examples.jsonl"),
+        why=first or "convert made none.",
+        do=f"Mend the data or the recipe, then: dvc repro validate@{key}",
+    )
 
 
 def _part(

@@ -8,39 +8,43 @@ from typing import Any
 from stages.core import example, files
 from stages.core.errors import TunesmithError
 from stages.core.example import Example, Reject
+from stages.core.text_stats import Texts
 
 
 def write(found: Iterable[Example | Reject], out: Path, by: tuple[str, ...]) -> dict[str, Any]:
     """Write examples.jsonl, rejects.jsonl and stats.json; returns the statistics.
 
-    `by` names the meta keys whose values are counted.
+    `by` names the meta keys whose values are counted. Memory does not grow with the rows.
     """
     rejects: Counter[str] = Counter()
-    counts: dict[str, Counter[str]] = {name: Counter() for name in by}
-    groups: set[str] = set()
-    total = 0
+    texts = Texts(by)
     with (out / "examples.jsonl").open("wb") as kept, (out / "rejects.jsonl").open("wb") as left:
         for item in found:
-            row = example.nfc(item.row())
+            row, line = _composed(item.row())
             if isinstance(item, Reject):
                 rejects[item.code] += 1
-                left.write(example.dumps(row))
+                left.write(line)
                 continue
-            total += 1
-            groups.add(row["group"])
-            for name in by:
-                counts[name][str(row["meta"].get(name, "none"))] += 1
-            kept.write(example.dumps(row))
+            texts.add(example.example_of(row))
+            kept.write(line)
     stats = {
-        "inputs": total + rejects.total(),
-        "examples": total,
-        "groups": len(groups),
+        "inputs": texts.rows + rejects.total(),
+        "examples": texts.rows,
         "rejected": rejects.total(),
         "rejects": dict(sorted(rejects.items())),
-        "by": {name: dict(sorted(values.items())) for name, values in counts.items()},
+        **texts.report(),
     }
     files.write_json(out / "stats.json", stats)
     return stats
+
+
+def _composed(row: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """The row in NFC, and its line; one that is ASCII through and through is so already."""
+    line = example.dumps(row)
+    if not line.isascii():
+        row = example.nfc(row)
+        line = example.dumps(row)
+    return row, line
 
 
 def require_some(stats: dict[str, Any], key: str, source: str, out: Path) -> None:

@@ -5,17 +5,17 @@ from typing import Any
 
 from stages.core.encoding import Encoder
 from stages.core.masking import Marked
+from stages.core.spread import Spread
 
-PERCENTILES = (5, 25, 50, 75, 95, 99)
 OPEN, CLOSE = "⟦", "⟧"
 
 
 class Tally:
-    """Counts rows and tokens of one split; memory grows with the distinct lengths only."""
+    """Counts rows and tokens of one split; memory grows with the values of `by` only."""
 
     def __init__(self, by: tuple[str, ...]) -> None:
         self.rows = self.tokens = self.trained = self.turns = self.dropped = 0
-        self.lengths: Counter[int] = Counter()
+        self.lengths = Spread()
         self.by: dict[str, dict[str, Counter[str]]] = {name: {} for name in by}
 
     def add(self, row: Marked) -> None:
@@ -25,7 +25,7 @@ class Tally:
         self.tokens += length
         self.trained += trained
         self.turns += len(row.spans)
-        self.lengths[length] += 1
+        self.lengths.add(length)
         for name, values in self.by.items():
             value = str(row.example.meta.get(name, "none"))
             counts = values.setdefault(value, Counter())
@@ -41,40 +41,13 @@ class Tally:
             "tokens": self.tokens,
             "trained_tokens": self.trained,
             "assistant_turns": self.turns,
-            "lengths": _spread(self.lengths),
+            "lengths": self.lengths.report(),
             "by": {
                 name: {value: dict(counts) for value, counts in sorted(values.items())}
                 for name, values in self.by.items()
                 if set(values) - {"none"}
             },
         }
-
-
-def _spread(lengths: Counter[int]) -> dict[str, Any]:
-    """Least, most, mean, percentiles (nearest rank) and a histogram by powers of two."""
-    if not lengths:
-        return {}
-    total = lengths.total()
-    histogram: Counter[int] = Counter()
-    for length, count in lengths.items():
-        histogram[1 << (length - 1).bit_length()] += count
-    return {
-        "min": min(lengths),
-        "max": max(lengths),
-        "mean": sum(length * count for length, count in lengths.items()) / total,
-        **{f"p{percent}": _rank(lengths, -(-percent * total // 100)) for percent in PERCENTILES},
-        "histogram": {f"<={edge}": histogram[edge] for edge in sorted(histogram)},
-    }
-
-
-def _rank(lengths: Counter[int], rank: int) -> int:
-    """The length at this 1-based rank."""
-    seen = 0
-    for length in sorted(lengths):
-        seen += lengths[length]
-        if seen >= rank:
-            return length
-    return max(lengths)
 
 
 def view(row: Marked, encoder: Encoder) -> str:

@@ -35,7 +35,7 @@ def make(options: Options, out: Path) -> None:
     from stages.bases.tiny import pretrain, text, tokenizer
 
     documents = list(text.documents(options.seed, options.documents))
-    made = tokenizer.build(documents, options.vocab_size)
+    made = tokenizer.build([*documents, *text.spellings()], options.vocab_size)
     template = TEMPLATE.read_text(encoding="utf-8")
     tokenizer.save(made, template, options.max_position_embeddings, out)
     stop, pad = (made.get_vocab()[name] for name in (tokenizer.TURN_END, tokenizer.END_OF_TEXT))

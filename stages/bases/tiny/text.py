@@ -1,8 +1,8 @@
-"""A seed in, the small base's reading matter out: plain documents about both sample worlds.
+"""A seed in, the small base's reading matter out: plain documents with the sample worlds' words.
 
-The base reads the vocabulary and the skills (chains that link, boards and distances) in forms of
-its own: no document is a chat of a dataset, and none answers with a numbered list or a JSON
-object. What is left to learn is what fine-tuning is for.
+The base reads the vocabulary and the skills (copying, chains that link, boards and distances) in
+forms of its own: no document is a chat of a dataset, and none answers with a numbered list, a JSON
+object or a tool call. What is left to learn is what fine-tuning is for.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,16 +23,27 @@ WISHES = {
     "within": ("with {} in it", "that includes {}", "featuring {}"),
     "last": ("to {}", "ending with {}", "that ends with {}", "that closes with {}"),
 }
+PLAIN = tuple(word for word in WORDS if word.isalpha())
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 GRID = 6
+SPELT = 200
 
 
 def documents(seed: int, count: int) -> Iterator[str]:
     """`count` documents in ChatML, each from its own draw; the same seed gives the same bytes."""
     random = Random(seed)
-    kinds: tuple[Callable[[Random], Chat], ...] = (chain, chain, chain, facts, board, board, copy)
+    kinds: tuple[Callable[[Random], Chat], ...] = (
+        *(chain, chain, chain, facts),
+        *(board, board, copy, copy),
+    )
     for _ in range(count):
         yield chat_text(random.choice(kinds)(random))
+
+
+def spellings() -> Iterator[str]:
+    """Every word, alone and after a space, often enough to become a token of its own."""
+    for word in (*NAMES, *WORDS):
+        yield from [word, f" {word}"] * SPELT
 
 
 def chat_text(turns: Chat) -> str:
@@ -68,7 +79,7 @@ def chain(random: Random) -> Chat:
     wish = random.choice(WISHES[place]).format(random.choice((name, move)))
     wish = f" {wish}" if random.random() < 0.7 else ""
     noun = random.choice(LINES).format(random.choice((str(n), COUNT_WORDS[n - 1])))
-    line = " > ".join(f"{number} {name}" for number, (name, _) in enumerate(made, 1))
+    line = " > ".join(f"{number}. {name}" for number, (name, _) in enumerate(made, 1))
     return [("user", f"{random.choice(WORDS)} {noun}{wish}"), ("assistant", f"{n}{wish}: {line}")]
 
 
@@ -94,17 +105,26 @@ def copy(random: Random) -> Chat:
 
 
 def _word(random: Random) -> str:
-    """A name, a common word, a scrap of JSON, a number or letters that spell nothing."""
+    """A name, a common word, a scrap of JSON, a path, a number or letters that spell nothing."""
     kind = random.random()
     if kind < 0.1:
         return _scrap(random)
-    if kind < 0.3:
+    if kind < 0.2:
         return random.choice(NAMES)
     if kind < 0.6:
         return random.choice(WORDS)
+    if kind < 0.65:
+        return _path(random)
     if kind < 0.7:
         return str(random.randint(0, 99))
     return "".join(random.choices(LETTERS, k=random.randint(2, 5)))
+
+
+def _path(random: Random) -> str:
+    """A file such as `door_lamp.py` or `old/map.ts`."""
+    folder, name, more = random.choices(PLAIN, k=3)
+    start = random.choice(("", "", f"{folder}/", f"{more}_"))
+    return f"{start}{name}.{random.choice(('py', 'ts', 'rs', 'go', 'js'))}"
 
 
 def _scrap(random: Random) -> str:
