@@ -83,7 +83,9 @@ def test_a_refused_run_leaves_the_last_good_output(
 
 
 # Of each recipe the options of a dataset in our own params.yaml, and of those without one these.
-OPTIONS = {"chats": {"pattern": "*.jsonl", "system": "", "group_by": ""}} | {
+TABLE = {"pattern": "*.csv", "query": "", "delimiter": ",", "encoding": "utf-8", "system": ""}
+TABLE |= {"user": "{a}", "assistant": "{b}", "group_by": "", "meta": []}
+OPTIONS = {"chats": {"pattern": "*.jsonl", "system": "", "group_by": ""}, "table": TABLE} | {
     dataset["recipe"]: dataset["options"]
     for dataset in yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))[
         "datasets"

@@ -14,7 +14,16 @@ from stages.core.errors import MissingPackage, TunesmithError
 HEAVY = (
     *("accelerate", "bitsandbytes", "datasets", "dvc", "gguf", "huggingface_hub", "jinja2", "mlx"),
     *("jsonschema", "mlx_lm", "numpy", "pandas", "peft", "pyarrow", "ruamel", "safetensors"),
-    *("scipy", "sentencepiece", "tokenizers", "torch", "transformers", "trl", "wzrdbrain", "xllamacpp"),
+    *(
+        "scipy",
+        "sentencepiece",
+        "tokenizers",
+        "torch",
+        "transformers",
+        "trl",
+        "wzrdbrain",
+        "xllamacpp",
+    ),
 )
 # `python -c CODE <words>` is the door in a world where those packages are not installed.
 BARE = f"""

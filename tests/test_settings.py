@@ -1,13 +1,11 @@
 """The linter: every wrong params.yaml is refused by file, line, key and nearest name."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 from project import PARAMS, ROOT, line, params
-from ruamel.yaml import YAML
 
-from stages.core import plugins, presets, settings
+from stages.core import plugins, settings
 from stages.core.errors import TunesmithError
 
 CASES = {
@@ -420,84 +418,3 @@ def test_every_plugin_says_its_options_and_every_recipe_its_metrics(shelf: str) 
         ], f"{name} has defaults in code"
         for fact in ("METRICS", "STATS") if shelf == "recipes" else ():
             assert all(isinstance(item, str) for item in getattr(plugin, fact)), (name, fact)
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    shutil.copytree(ROOT / "presets", tmp_path / "presets")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-PRESETS = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
-
-
-def test_there_are_presets_for_the_next_test() -> None:
-    assert PRESETS
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_changes_its_own_settings_and_no_other_line(project: Path, name: str) -> None:
-    before = (project / "params.yaml").read_text(encoding="utf-8")
-    presets.apply("wzrdbrain", name)
-    after = (project / "params.yaml").read_text(encoding="utf-8")
-    params_, preset = settings.load(), YAML().load(project / "presets" / f"{name}.yaml")
-    model = params_.models["wzrdbrain"].model_dump()
-    assert {key: leaf(model, key) for key in leaves(preset["model"])} == leaves(preset["model"])
-    for base in preset.get("bases", {}):
-        assert base in params_.bases
-    changed = {key.split(".")[-1] for key in leaves(preset)} | {"lora", "tokens", *preset["bases"]}
-    kept = [old for old in before.splitlines() if old.split(":")[0].strip() not in changed]
-    rest = iter(after.splitlines())
-    assert all(old in rest for old in kept), "a line was lost, changed or moved"
-
-
-def leaves(value: dict, prefix: str = "") -> dict:
-    """`a.b` -> value for each leaf."""
-    found = {}
-    for key, item in value.items():
-        if isinstance(item, dict):
-            found |= leaves(item, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = list(item) if isinstance(item, list) else item
-    return found
-
-
-def leaf(value: dict, key: str) -> object:
-    for part in key.split("."):
-        value = value[part]
-    return value
-
-
-def test_comments_stay_before_what_they_speak_of(project: Path) -> None:
-    presets.apply("wzrdbrain", "wzrdbrain")
-    lines = (project / "params.yaml").read_text(encoding="utf-8").splitlines()
-    comments = [n for n, text in enumerate(lines) if text.startswith("# Raw data plus how")]
-    assert lines[comments[0] + 1] == "datasets:"
-
-
-def test_applying_a_preset_twice_changes_nothing_more(project: Path) -> None:
-    presets.apply("wzrdbrain", "wzrdbrain")
-    once = (project / "params.yaml").read_bytes()
-    presets.apply("wzrdbrain", "wzrdbrain")
-    assert (project / "params.yaml").read_bytes() == once
-
-
-def test_a_preset_that_does_not_pass_the_linter_leaves_the_file_as_it_was(project: Path) -> None:
-    bad = "model: {base: models/base/absent, lora: {rank: 4}}\n"
-    (project / "presets" / "bad.yaml").write_text(bad, encoding="utf-8")
-    before = (project / "params.yaml").read_bytes()
-    with pytest.raises(
-        TunesmithError, match=r"With the preset 'bad' .*\n  models\.wzrdbrain\.lora"
-    ):
-        presets.apply("wzrdbrain", "bad")
-    assert (project / "params.yaml").read_bytes() == before
-    assert sorted(path.name for path in project.iterdir()) == ["params.yaml", "presets"]
-
-
-def test_an_unknown_preset_or_model_names_the_nearest(project: Path) -> None:
-    with pytest.raises(TunesmithError, match=r"(?s)no preset 'sybil'.*mean 'sibyl'"):
-        presets.apply("wzrdbrain", "sybil")
-    with pytest.raises(TunesmithError, match="There is no model 'wizard'"):
-        presets.apply("wizard", "sibyl")

@@ -263,7 +263,7 @@ def turns(tmp_path_factory):
     """Every turn of made conversations, as evaluation cuts them, with its reference as text."""
     folder = tmp_path_factory.mktemp("raw")
     options = {"tools": 24, "agentic": 24, "integration": 24, "probes": 40}
-    maker.make(maker.Options(seed=3, **options), folder)
+    maker.make(maker.Options(seed=3, requests=1, **options), folder)
     reading = {"pattern": "[123]-*.jsonl", "probes": "probes.jsonl", "tools": "tools.json"}
     options = tool_chats.Options(**reading, system="", final_calls="reject")
     rows = list(tool_chats.examples(folder, options))

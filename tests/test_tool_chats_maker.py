@@ -10,6 +10,7 @@ from stages.core import checking, splits
 from stages.core.errors import TunesmithError
 from stages.core.example import Example
 from stages.makers import tool_chats as maker
+from stages.makers.tool_chats import chat
 from stages.recipes import tool_chats
 
 PHASES = ("1-tools.jsonl", "2-agentic.jsonl", "3-integration.jsonl")
@@ -24,7 +25,7 @@ def options(pattern="[123]-*.jsonl", probes="probes.jsonl"):
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     folder = tmp_path_factory.mktemp("raw")
-    maker.make(maker.Options(seed=21, **COUNTS), folder)
+    maker.make(maker.Options(seed=21, requests=1, **COUNTS), folder)
     return folder
 
 
@@ -102,6 +103,24 @@ def test_no_request_stands_twice(raw):
     assert max(asked.values()) == 1
 
 
+def test_a_conversation_of_several_requests_is_one_chat_that_the_checks_keep(tmp_path):
+    maker.make(maker.Options(seed=21, requests=3, **COUNTS), tmp_path)
+    found = list(tool_chats.examples(tmp_path, options(probes="")))
+    asked = [[m["content"] for m in row.messages if m["role"] == "user"] for row in found]
+    assert checking.checked(found, lambda row: None) == (found, [])
+    assert {1, 2, 3} <= {len(requests) for requests in asked}
+    probed = [line["messages"] for line in lines(tmp_path, "probes.jsonl")]
+    first = {next(m["content"] for m in chat if m["role"] == "user") for chat in probed}
+    assert first.isdisjoint(request for requests in asked for request in requests)
+
+
+def test_files_and_symbols_stand_in_quotes_spelt_as_in_the_calls(raw):
+    for line in lines(raw, PHASES[1]):
+        said = " ".join(m["content"] or "" for m in line["messages"] if m["role"] == "user")
+        for name in chat.NAME.findall(said):
+            assert f'"{name}"' in said
+
+
 def test_arguments_can_be_found_in_what_stands_before_them(raw):
     """What the model has to write is copied, or nearly so: every word of it was seen."""
     parts = Counter()
@@ -127,7 +146,7 @@ def test_the_same_seed_makes_the_same_bytes_and_another_seed_others(tmp_path):
     made = {}
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         (tmp_path / name).mkdir()
-        maker.make(maker.Options(seed=seed, **COUNTS), tmp_path / name)
+        maker.make(maker.Options(seed=seed, requests=1, **COUNTS), tmp_path / name)
         made[name] = {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
     assert set(made["a"]) == {*PHASES, "probes.jsonl", "tools.json"}
     assert made["a"] == made["b"]
@@ -137,11 +156,11 @@ def test_the_same_seed_makes_the_same_bytes_and_another_seed_others(tmp_path):
 def test_more_conversations_of_a_phase_leave_the_first_ones_as_they_were(tmp_path):
     for name, count in (("few", 10), ("many", 40)):
         (tmp_path / name).mkdir()
-        maker.make(maker.Options(seed=1, **COUNTS | {"tools": count}), tmp_path / name)
+        maker.make(maker.Options(seed=1, requests=1, **COUNTS | {"tools": count}), tmp_path / name)
     few, many = ((tmp_path / name / PHASES[0]).read_bytes() for name in ("few", "many"))
     assert many.startswith(few)
 
 
 def test_wanting_more_than_there_is_ends_with_a_sentence(tmp_path):
     with pytest.raises(TunesmithError, match="no more different requests for refactoring"):
-        maker.make(maker.Options(seed=1, **COUNTS | {"probes": 1_000_000}), tmp_path)
+        maker.make(maker.Options(seed=1, requests=1, **COUNTS | {"probes": 1_000_000}), tmp_path)
