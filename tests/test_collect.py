@@ -320,6 +320,7 @@ def test_keys_come_from_the_environment_and_go_to_their_own_server(worker, monke
         ({"worker_key_env": "NOT_SET"}, "The environment variable NOT_SET is not set"),
         ({"endpoint_key_env": "NOT_SET"}, "The environment variable NOT_SET is not set"),
         ({"worker": "ftp://x"}, "'ftp://x' is no address of a server"),
+        ({"worker": "localhost:8787"}, "An address begins with http:// or https://"),
         ({"worker": "http://me:secret@x"}, "An address holds no secrets"),
         ({"endpoint": "http://x/v1?key=1"}, "An address holds no secrets"),
         ({"endpoint": "http://["}, "is no address of a server"),
@@ -334,8 +335,15 @@ def test_a_mistaken_request_is_refused_before_anything_is_asked(worker, changes,
     with pytest.raises(TunesmithError) as caught:
         run(worker, **changes)
     assert said in str(caught.value)
-    assert worker.count(SCENARIO) == 0
+    assert not worker.asked
     assert "secret" not in str(caught.value) or "me:secret" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_made_is_named(worker):
+    Path("taken").write_text("a file", encoding="utf-8")
+    with pytest.raises(TunesmithError, match=r"(?s)folder cannot be made.*where taken/sub"):
+        run(worker, db="taken/sub/x.db")
+    assert worker.count(SCENARIO) == 0
 
 
 def test_a_dataset_of_another_recipe_is_refused(worker):

@@ -355,6 +355,14 @@ def test_nothing_is_written_where_stages_write(project, output):
     assert files.tree_hashes(files.chat_dir("mine")) == before
 
 
+def test_a_file_that_cannot_be_written_is_named(project):
+    project(question(1))
+    Path("taken").write_text("a file", encoding="utf-8")
+    with pytest.raises(TunesmithError, match=r"(?s)This file cannot be used: .*where taken"):
+        export.run(Request("mine", "mistral", output="taken/o.csv"))
+    assert Path("taken").read_text(encoding="utf-8") == "a file"
+
+
 def test_an_unfinished_dataset_says_which_stage_to_run(project):
     with pytest.raises(TunesmithError, match="dvc repro validate@mine"):
         export.run(Request("mine", "mistral"))

@@ -25,6 +25,7 @@ COUNTS = rules.Options(
 LONG = settings(
     max_examples=800, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
 )
+READER = settings(LONG, max_examples=1_100)
 
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.just("")
@@ -47,14 +48,21 @@ def places(value, here=()):
 PLACES = [(file, place) for file in (0, 1) for place in places(WHOLE[file]) if place]
 
 
-def outcome(files):
-    """Examples and rejects of a folder with these two files' bytes; none where it is refused."""
+def outcome(files, damaged=None):
+    """Examples and rejects of a folder with these two files' bytes; none where it is refused.
+
+    A refusal names the damaged file, and no other.
+    """
     with TemporaryDirectory() as name:
         for file, content in zip(FILES, files, strict=True):
             (Path(name) / file).write_bytes(content)
         try:
             found = list(rules.examples(Path(name), COUNTS))
-        except TunesmithError:
+        except TunesmithError as refusal:
+            named = refusal.where.partition(": ")[0]
+            assert named == str(Path(name) / FILES[damaged]), refusal
+            assert refusal.what
+            assert refusal.do
             return []
     assert len(found) == 13, "a row was lost"
     assert len({item.source for item in found}) == 13
@@ -70,7 +78,7 @@ def test_the_files_as_they_are_make_all_examples():
     assert all(isinstance(item, Example) for item in found)
 
 
-@LONG
+@READER
 @given(st.sampled_from(PLACES), st.sampled_from(["replace", "remove", "add"]), VALUES)
 def test_a_damaged_value_is_named_or_does_no_harm(chosen, how, value):
     file, place = chosen
@@ -86,17 +94,17 @@ def test_a_damaged_value_is_named_or_does_no_harm(chosen, how, value):
         inner["more"] = value
     else:
         inner.append(value)
-    outcome([json.dumps(one).encode("utf-8", "surrogatepass") for one in both])
+    outcome([json.dumps(one).encode("utf-8", "surrogatepass") for one in both], file)
 
 
-@LONG
+@READER
 @given(st.integers(0, 1), st.data())
 def test_damaged_bytes_are_named_or_do_no_harm(file, data):
     files = [json.dumps(value).encode() for value in WHOLE]
     first = data.draw(st.integers(0, len(files[file])))
     last = data.draw(st.integers(first, min(first + 40, len(files[file]))))
     files[file] = files[file][:first] + data.draw(st.binary(max_size=12)) + files[file][last:]
-    outcome(files)
+    outcome(files, file)
 
 
 WORDS = ("front", "back", "forward", "fakie", "open", "closed")

@@ -60,6 +60,27 @@ def test_the_board_of_all_1196_decisions_is_the_oracles():
     assert (seen, wrong) == (1196, [])
 
 
+def test_the_snapshot_of_the_rounds_start_is_stale_for_928_decisions_and_188_units_of_their_own():
+    """What the seed shows: a board of the past, and enemies who were cloaked then."""
+    keys = ("position", "hp", "facing", "statusEffects", "prompt")
+    stale = Counter()
+    for _, log, truth in truths():
+        rows, shown = iter(truth), {}
+        for event in log["events"]:
+            if event["type"] == "turn_start":
+                shown = {unit["id"]: unit for unit in event["units"]}
+            elif event["type"] == "agent_decision":
+                true = {unit["id"]: unit for unit in next(rows)["units"]}
+                own = shown[event["unitId"]]
+                old = {
+                    one for one in true if any(shown[one].get(k) != true[one].get(k) for k in keys)
+                }
+                foes = [unit for unit in shown.values() if unit["side"] != own["side"]]
+                cloaked = any(one["type"] == "cloaked" for u in foes for one in u["statusEffects"])
+                stale += Counter(decisions=1, board=bool(old), own=own["id"] in old, foe=cloaked)
+    assert stale == {"decisions": 1196, "board": 928, "own": 188, "foe": 94}
+
+
 def test_the_decisions_with_a_failed_action_are_exactly_the_oracles_102():
     found_failed, truly_failed = [], []
     for name, log, truth in truths():

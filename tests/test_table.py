@@ -195,6 +195,7 @@ def test_doubled_braces_are_braces():
         (".", "*.csv", "fits the pattern"),
         (".", "../*.csv", "stay inside"),
         (".", "/etc/*.csv", "stay inside"),
+        (".", "a**", r"The pattern 'a\*\*' is none"),
     ],
 )
 def test_a_source_without_a_table_is_an_error(tmp_path, name, pattern, message):

@@ -109,7 +109,7 @@ def _word(random: Random) -> str:
     kind = random.random()
     if kind < 0.1:
         return _scrap(random)
-    if kind < 0.2:
+    if kind < 0.3:
         return random.choice(NAMES)
     if kind < 0.6:
         return random.choice(WORDS)

@@ -19,7 +19,7 @@ import orjson
 from stages.commands.collect import answering, store, web
 from stages.commands.collect.answering import Answerer, Sampling
 from stages.commands.collect.episodes import Form, Play, Result
-from stages.commands.collect.web import FailedError, Pace
+from stages.commands.collect.web import FailedError, Pace, Site
 from stages.commands.collect.worker import Worker
 from stages.core import files, plugins, settings
 from stages.core.errors import TunesmithError
@@ -91,8 +91,9 @@ def run(
     key = _secret("--worker-key-env", request.worker_key_env)
     worker = Worker(web.site("--worker", request.worker, key, request.timeout))
     form = Form(dataset.options["system"], dataset.options["person_state"])
+    who = _who(params, request)
     _require_worker(worker, pace)
-    with _answerer(params, request) as answerer, store.opened(path) as database:
+    with _answerer(who, request) as answerer, store.opened(path) as database:
         name = _run(request, form, answerer)
         play = Play(name, worker, answerer, database, form, pace, request.difficulty)
         done = database.stored(name)
@@ -170,9 +171,12 @@ def _secret(option: str, name: str) -> str:
     return os.environ.get(name, "") if name else ""
 
 
-@contextmanager
-def _answerer(params: Params, request: Request) -> Iterator[Answerer]:
-    """The file of a model of ours, or the endpoint."""
+def _who(params: Params, request: Request) -> Path | Site:
+    """Who answers: the file of a model of ours, or the endpoint.
+
+    Raises:
+        TunesmithError: none or both are named, or the one that is named is not there.
+    """
     if bool(request.model) == bool(request.endpoint):
         raise TunesmithError(
             "Who is to answer?",
@@ -184,13 +188,18 @@ def _answerer(params: Params, request: Request) -> Iterator[Answerer]:
         if not request.endpoint_model:
             raise TunesmithError("Which model there?", where="--endpoint-model")
         key = _secret("--endpoint-key-env", request.endpoint_key_env)
-        site = web.site("--endpoint", request.endpoint, key, answering.MINUTES)
+        return web.site("--endpoint", request.endpoint, key, answering.MINUTES)
+    return _gguf(params, request.model)
+
+
+@contextmanager
+def _answerer(who: Path | Site, request: Request) -> Iterator[Answerer]:
+    if isinstance(who, Site):
         name = request.endpoint_model
-        yield Answerer(site, name, name, request.sampling, seeded=False)
+        yield Answerer(who, name, name, request.sampling, seeded=False)
         return
-    path = _gguf(params, request.model)
-    version = f"{path.stem}@{files.sha256(path)[:12]}"
-    with answering.gguf(path, version, request.sampling) as made:
+    version = f"{who.stem}@{files.sha256(who)[:12]}"
+    with answering.gguf(who, version, request.sampling) as made:
         yield made
 
 

@@ -209,7 +209,14 @@ def opened(path: Path) -> Iterator[Store]:
     Raises:
         TunesmithError: it is no SQLite file, has another schema, or cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise TunesmithError(
+            f"The database's folder cannot be made: {problem.strerror}.",
+            where=str(path.parent),
+            do="Name a file in a folder that you may write, with --db.",
+        ) from problem
     try:
         with closing(sqlite3.connect(path, timeout=WAIT, isolation_level=None)) as connection:
             _prepare(connection)

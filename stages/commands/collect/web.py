@@ -153,9 +153,16 @@ def site(option: str, url: str, key: str, timeout: float) -> Site:
         right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         right = False
-    if not right or parts.username or parts.password or parts.query or parts.fragment:
+    if not right:
         raise TunesmithError(
-            f"{url!r} is no address of a server." if not right else "An address holds no secrets.",
+            f"{url!r} is no address of a server.",
+            where=option,
+            why="An address begins with http:// or https://, and a host comes next.",
+            do=f"{option} http://localhost:8787, or https://host/path",
+        )
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise TunesmithError(
+            "An address holds no secrets.",
             where=option,
             why="Command lines are seen by others and kept in histories.",
             do=f"{option} https://host/path, and a key by the name of its environment variable.",

@@ -68,8 +68,9 @@ def run(request: Request) -> None:
     Rows that the form cannot hold are counted, named and written to `<file>.rejects.jsonl`.
 
     Raises:
-        TunesmithError: no row at all, or a mistake in the request; what stood under the file's
-            name is then `<file>.old`, so that no old file passes for the new one.
+        TunesmithError: no row at all, a mistake in the request, or a file that cannot be written;
+            what stood under the file's name is then `<file>.old`, so that no old file passes for
+            the new one.
     """
     datasets = settings.load().datasets
     if request.dataset not in datasets:
@@ -78,10 +79,9 @@ def run(request: Request) -> None:
             where="params.yaml: datasets",
             do=plugins.nearest(request.dataset, datasets),
         )
-    _require_free(request.path)
     left = request.path.with_name(f"{request.path.name}.rejects.jsonl")
     rejects: list[Reject] = []
-    with _old_aside(request.path):
+    with _files_named(request.path), _old_aside(request.path):
         left.unlink(missing_ok=True)
         chats = rows.Chats(request.dataset, request.split, datasets[request.dataset].recipe)
         write = _schema if request.template.startswith(SCHEMA) else _family
@@ -187,8 +187,23 @@ def _require_free(path: Path) -> None:
 
 
 @contextmanager
+def _files_named(path: Path) -> Iterator[None]:
+    """A file that the disk, or a right, refuses is a mistake with a name."""
+    try:
+        yield
+    except OSError as problem:
+        raise TunesmithError(
+            f"This file cannot be used: {problem.strerror or problem}.",
+            where=str(problem.filename or path),
+            why="Nothing was exported.",
+            do="Free it (disk, rights), or name another file: --output exports/texts.csv",
+        ) from problem
+
+
+@contextmanager
 def _old_aside(path: Path) -> Iterator[None]:
     """An older file has another name until the new one is there."""
+    _require_free(path)
     old = path.with_name(f"{path.name}.old")
     if path.exists():
         path.replace(old)

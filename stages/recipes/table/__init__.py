@@ -152,7 +152,10 @@ def _files(source: Path, pattern: str) -> list[Path]:
         raise _nothing(source, "There is no such folder.")
     if PurePath(pattern).is_absolute() or ".." in PurePath(pattern).parts:
         raise _nothing(source, f"The pattern {pattern!r} does not stay inside it.")
-    found = [path for path in source.glob(pattern) if path.is_file()]
+    try:
+        found = [path for path in source.glob(pattern) if path.is_file()]
+    except ValueError as problem:  # such as `a**`
+        raise _nothing(source, f"The pattern {pattern!r} is none: {problem}.") from problem
     if not found:
         raise _nothing(source, f"No file in it fits the pattern {pattern!r}.")
     return sorted(found, key=lambda path: path.as_posix())
