@@ -24,9 +24,9 @@ def run(key: str) -> None:
     splits.refuse_leaks(kept, sides, f"datasets.{key}.split")
     with files.directory(files.chat_dir(key)) as out:
         report = chat_files.write(kept, sides, rejects, out, recipe.STATS)
-        verdicts = chat_files.quality(recipe, kept, dataset.options, out)
-    chat_files.write_plots(report, files.read_json(source / "stats.json"), PLOTS / key)
-    for verdict in verdicts:
+        said = chat_files.quality(recipe, kept, dataset.options, out)
+    chat_files.write_plots(report, files.read_json(source / "stats.json"), said, PLOTS / key)
+    for verdict in said.get("verdicts", []):
         print(f"  {verdict}")
     sizes = ", ".join(f"{name} {count}" for name, count in report["splits"].items())
     print(f"{key}: {sizes}; {len(rejects)} of {len(rows)} examples left out")

@@ -449,6 +449,7 @@ def test_a_line_of_exactly_the_limit_is_read_and_one_more_byte_is_not(tmp_path, 
         (".", "", "pattern ''"),
         (".", "../*.jsonl", "stay inside"),
         (".", "/etc/*.jsonl", "stay inside"),
+        (".", "a**", r"The pattern 'a\*\*' is none"),
         (".", "blank.jsonl", "hold no row"),
     ],
 )

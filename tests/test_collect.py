@@ -364,6 +364,14 @@ def test_a_folder_that_a_stage_makes_is_refused_with_the_way_out(worker, db):
     assert len(table("SELECT id FROM experiences", Path("trial.db"))) == 3
 
 
+def test_the_last_line_says_how_the_dataset_comes_to_read_what_is_new(worker, capsys):
+    run(worker, episodes=1)
+    assert "next: dvc repro validate@mine    (reads what is new)" in capsys.readouterr().out
+    run(worker, episodes=1, db="elsewhere/trial.db")
+    said = "next: in params.yaml datasets.mine.source: elsewhere/trial.db, then dvc repro"
+    assert said in capsys.readouterr().out
+
+
 def test_the_one_database_of_the_folder_is_added_to_and_its_rows_stay(worker):
     from stages.makers import scenarios
 

@@ -18,7 +18,7 @@ from stages.recipes.memories import cleaning
 
 pytestmark = pytest.mark.slow
 fuzz = settings(
-    *(), max_examples=600, derandomize=True, deadline=None, database=None,
+    *(), max_examples=700, derandomize=True, deadline=None, database=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 

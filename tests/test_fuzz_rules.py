@@ -53,17 +53,19 @@ def outcome(files, damaged=None):
 
     A refusal names the damaged file, and no other.
     """
+    mistake = None
     with TemporaryDirectory() as name:
         for file, content in zip(FILES, files, strict=True):
             (Path(name) / file).write_bytes(content)
         try:
             found = list(rules.examples(Path(name), COUNTS))
         except TunesmithError as refusal:
-            named = refusal.where.partition(": ")[0]
-            assert named == str(Path(name) / FILES[damaged]), refusal
-            assert refusal.what
-            assert refusal.do
-            return []
+            mistake = refusal
+    if mistake:
+        assert mistake.where.partition(": ")[0] == str(Path(name) / FILES[damaged]), mistake
+        assert mistake.what
+        assert mistake.do
+        return []
     assert len(found) == 13, "a row was lost"
     assert len({item.source for item in found}) == 13
     for item in found:

@@ -352,7 +352,12 @@ def test_every_source_file_makes_exactly_the_stages_that_import_it_stale(saved):
 
 
 @pytest.mark.parametrize(
-    "key", ["models.sibyl.train.seed", "gguf.wzrdbrain-q8_0.quant", "datasets.sibyl.split.seed"]
+    "key",
+    [
+        "models.synthia_tools.train.seed",
+        "gguf.wzrdbrain-q8_0.quant",
+        "datasets.synthia_agentic.split.seed",
+    ],
 )
 def test_dvc_repro_runs_what_the_status_says_and_nothing_the_second_time(project, key):
     original = (project / "params.yaml").read_text(encoding="utf-8")

@@ -86,7 +86,7 @@ def test_all_tools_are_called_and_all_categories_are_probed(raw):
     assert not any("warning" in verdict for verdict in report["verdicts"])
 
 
-@pytest.mark.parametrize("pattern", ["1-*.jsonl", "[12]-*.jsonl", "[123]-*.jsonl"])
+@pytest.mark.parametrize("pattern", [*PHASES, "[12]-*.jsonl", "[123]-*.jsonl"])
 def test_every_phase_is_tested_by_the_same_probes_and_shares_no_prompt_with_them(raw, pattern):
     rows = list(tool_chats.examples(raw, options(pattern)))
     sides = splits.assign(rows, 42, 0.05, 0.0)

@@ -169,10 +169,20 @@ def test_a_recipe_that_refuses_in_its_report_stops_the_stage_and_the_old_chat_st
     assert files.tree_hashes(out) == before
 
 
-def test_a_report_without_verdicts_prints_none(tmp_path: Path) -> None:
+def test_sizes_and_the_metrics_of_a_report_can_be_compared_by_dvc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(tmp_path, ROWS)
+    reporting(monkeypatch, lambda kept, options: {"metrics": {"share": 0.5}, "verdicts": []})
+    run(folder, monkeypatch)
+    found = files.read_json(folder / "data/plots/mine/metrics.json")
+    assert found == {"train": 24, "valid": 8, "test": 8, "rejects": 0, "share": 0.5}
+
+
+def test_a_report_needs_no_verdicts(tmp_path: Path) -> None:
     recipe = ModuleType("recipe")
     vars(recipe).update(report=lambda kept, options: {"rows": len(kept)}, Options=_Anything)
-    assert chat_files.quality(recipe, [], {}, tmp_path) == []
+    assert chat_files.quality(recipe, [], {}, tmp_path) == {"rows": 0}
     assert files.read_json(tmp_path / "quality.json") == {"rows": 0}
 
 

@@ -49,25 +49,35 @@ def write(
     return report
 
 
-def quality(recipe: ModuleType, kept: Sequence[Example], options: Any, out: Path) -> list[str]:
-    """Write quality.json, what the recipe's `report` says of the kept rows; returns its verdicts.
+def quality(recipe: ModuleType, kept: Sequence[Example], options: Any, out: Path) -> dict[str, Any]:
+    """Write quality.json, what the recipe's `report` says of the kept rows, and return it.
 
-    A recipe without `report` writes nothing and has no verdicts.
+    A recipe without `report` writes nothing and says nothing.
 
     Raises:
         TunesmithError: the report says that these rows may not be trained on.
     """
     if not hasattr(recipe, "report"):
-        return []
-    found = recipe.report(kept, recipe.Options.model_validate(options))
+        return {}
+    found: dict[str, Any] = recipe.report(kept, recipe.Options.model_validate(options))
     files.write_json(out / "quality.json", found)
-    return [str(verdict) for verdict in found.get("verdicts", [])]
+    return found
 
 
 def write_plots(
-    report: Mapping[str, Any], converted: Mapping[str, Mapping[str, int]], out: Path
+    report: Mapping[str, Any],
+    converted: Mapping[str, Mapping[str, int]],
+    said: Mapping[str, Any],
+    out: Path,
 ) -> None:
-    """Write the series to plot: lengths.tsv by percent, rejects.tsv by stage and reason."""
+    """Write what `dvc plots` and `dvc metrics` show.
+
+    lengths.tsv by percent, rejects.tsv by stage and reason, and metrics.json: rows of each split,
+    rejects, and the `metrics` of the recipe's report.
+    """
+    counts = {**report["splits"], "rejects": sum(report["rejects"].values())}
+    with files.file(out / "metrics.json") as path:
+        files.write_json(path, counts | said.get("metrics", {}))
     lengths = series(report["counted"]["all"]["lengths"])
     rejects = rejects_table({"convert": converted["rejects"], "validate": report["rejects"]})
     for name, text in (("lengths", lengths), ("rejects", rejects)):

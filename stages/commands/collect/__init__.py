@@ -107,6 +107,8 @@ def run(
     _say(request, path, result)
     _say_stats(worker, pace)
     _require_some(request, result)
+    if result.stored:
+        print(_next(request, dataset, path))
 
 
 def _dataset(params: Params, key: str) -> Dataset:
@@ -272,5 +274,12 @@ def _require_some(request: Request, result: Result) -> None:
             why=f"The first: {first}",
             do="Mend that, then run the same command again: it goes on where it stopped.",
         )
-    if result.stored:
-        print(f"next: dvc repro validate@{request.dataset}    (reads what is new)")
+
+
+def _next(request: Request, dataset: Dataset, path: Path) -> str:
+    """What to type so that the dataset has what is new."""
+    repro = f"dvc repro validate@{request.dataset}"
+    source = Path(dataset.source).resolve()
+    if source in (path.resolve(), path.resolve().parent):
+        return f"next: {repro}    (reads what is new)"
+    return f"next: in params.yaml datasets.{request.dataset}.source: {path}, then {repro}"

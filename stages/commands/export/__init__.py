@@ -79,9 +79,9 @@ def run(request: Request) -> None:
             where="params.yaml: datasets",
             do=plugins.nearest(request.dataset, datasets),
         )
-    left = request.path.with_name(f"{request.path.name}.rejects.jsonl")
     rejects: list[Reject] = []
     with _files_named(request.path), _old_aside(request.path):
+        left = request.path.with_name(f"{request.path.name}.rejects.jsonl")
         left.unlink(missing_ok=True)
         chats = rows.Chats(request.dataset, request.split, datasets[request.dataset].recipe)
         write = _schema if request.template.startswith(SCHEMA) else _family
@@ -202,7 +202,7 @@ def _files_named(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _old_aside(path: Path) -> Iterator[None]:
-    """An older file has another name until the new one is there."""
+    """An older file has another name until the new one is there; none is where stages write."""
     _require_free(path)
     old = path.with_name(f"{path.name}.old")
     if path.exists():

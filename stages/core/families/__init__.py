@@ -93,7 +93,8 @@ def load(name: str) -> Family:
             where="--template",
             why="Each family writes chats in its own form; in another one a model is not prompted.",
             do=f"{plugins.nearest(name, names())}\n"
-            "        Or a folder such as models/base/tiny, or schema:<name or file.json>.",
+            "        Or a base's folder such as models/base/tiny (made by: dvc repro base@tiny),\n"
+            "        or schema:<name or file.json>.",
         )
     config = template.read_config(folder)
     made = template.load(folder)
