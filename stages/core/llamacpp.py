@@ -110,13 +110,21 @@ def verify(archive: Path) -> None:
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpack the kept part of the vendored llama.cpp into `target`."""
+    """Unpack the kept part of the vendored llama.cpp into `target`.
+
+    File by file: `extract(filter="data")` came only with Python 3.11.4.
+    """
     with tarfile.open(archive) as tar:
         for member in tar:
-            inside = member.name.startswith(INSIDE)
-            member.name = member.name.removeprefix(INSIDE)
-            if inside and member.isfile() and KEEP.fullmatch(member.name):
-                tar.extract(member, target, filter="data")
+            name = member.name.removeprefix(INSIDE)
+            if name == member.name or not KEEP.fullmatch(name):
+                continue
+            if content := tar.extractfile(member) if member.isfile() else None:
+                path = target / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("wb") as out:
+                    shutil.copyfileobj(content, out)
+                path.chmod(member.mode & 0o755)
 
 
 def _settle(made: Path, final: Path) -> None:
