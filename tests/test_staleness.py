@@ -15,7 +15,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from tests.closure import EXEMPT, ROOT, closure
+from tests.closure import EXEMPT, RECIPE_API, ROOT, closure
 
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 SECTION = {
@@ -96,7 +96,9 @@ def entries(address: str) -> list[str]:
         ],
         "verify": lambda: [f"recipes/{item['judge']}/__init__.py"],
     }.get(stage, list)
-    return [f"stages/{stage}.py", *(f"stages/{path}" for path in plugin())]
+    found = [f"stages/{path}" for path in plugin()]
+    shared = RECIPE_API if any(path.startswith("stages/recipes/") for path in found) else ()
+    return [f"stages/{stage}.py", *found, *shared]
 
 
 def modules(deps: list[str]) -> set[str]:
@@ -117,6 +119,13 @@ def test_the_code_a_stage_depends_on_is_exactly_what_it_imports(address):
 
     assert sorted(needed - declared) == [], "missing deps: an edit would go unnoticed"
     assert sorted(declared - needed) == [], "extra deps: an edit would rebuild for nothing"
+
+
+@pytest.mark.parametrize("recipe", sorted(p.name for p in (ROOT / "stages/recipes").glob("[a-z]*")))
+def test_a_recipe_imports_of_the_core_only_what_every_stage_with_a_recipe_depends_on(recipe):
+    found = closure(f"stages/recipes/{recipe}/__init__.py")
+
+    assert {path for path in found if path.startswith("stages/core/")} <= set(RECIPE_API)
 
 
 def test_every_exempt_module_exists_and_has_its_reason():
