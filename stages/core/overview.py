@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from stages.core import files, settings
+from stages.core.settings import Gates
 
 
 def show() -> None:
@@ -10,7 +11,7 @@ def show() -> None:
     params = settings.load()
     built = [key for key in params.models if (files.release_dir(key) / "manifest.json").is_file()]
     for key in built:
-        _show_model(key, list(params.models[key].gates.at_least))
+        _show_model(key, params.models[key].gates)
     missing = [key for key in params.models if key not in built]
     if missing:
         print(f"not released yet: {', '.join(missing)}    (dvc repro says why)")
@@ -19,14 +20,16 @@ def show() -> None:
         print(f"      .venv/bin/dvc exp run -S models.{built[0]}.lora.r=16")
 
 
-def _show_model(key: str, metrics: list[str]) -> None:
+def _show_model(key: str, gates: Gates) -> None:
     folder = files.release_dir(key)
     manifest = files.read_json(folder / "manifest.json")
     passed = sum(gate["outcome"] == "passed" for gate in manifest["gates"])
     print(f"{key}: {passed} checks and gates passed; in {folder}/")
     base = files.read_json(files.report_dir(key) / "evaluate" / "metrics.json")["base_greedy"]
+    metrics = dict.fromkeys([*gates.at_least, *gates.above_base])
+    width = max(map(len, manifest["files"]))
     for name, file in manifest["files"].items():
         report = files.read_json(files.report_dir(key) / "gguf" / f"{Path(name).stem}.json")
         scores = {metric: report["scores"][metric]["mean"] for metric in metrics}
         texts = (f"{m} {100 * base[m]:.0f} -> {100 * score:.1f} %" for m, score in scores.items())
-        print(f"  {name:<22} {file['bytes'] / 1e6:6.1f} MB  {', '.join(texts)}")
+        print(f"  {name:<{width}} {file['bytes'] / 1e6:6.1f} MB  {', '.join(texts)}")
