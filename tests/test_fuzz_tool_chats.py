@@ -54,7 +54,7 @@ def rows() -> list[dict[str, Any]]:
     """Good lines of every kind, all with their tools."""
     with TemporaryDirectory() as folder:
         counts = {"tools": 8, "agentic": 12, "integration": 12, "probes": 8}
-        maker.make(maker.Options(seed=9, **counts), Path(folder))
+        maker.make(maker.Options(seed=9, requests=2, **counts), Path(folder))
         tools = json.loads((Path(folder) / "tools.json").read_bytes())
         lines = [
             json.loads(line)

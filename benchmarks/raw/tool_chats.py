@@ -35,7 +35,7 @@ def _made(out: Path) -> list[bytes]:
     with tempfile.TemporaryDirectory() as folder:
         third = MADE // 3
         sizes = {"tools": third, "agentic": third, "integration": MADE - 2 * third}
-        maker.make(maker.Options(seed=1, probes=0, **sizes), Path(folder))
+        maker.make(maker.Options(seed=1, requests=1, probes=0, **sizes), Path(folder))
         (out / "tools.json").write_bytes((Path(folder) / "tools.json").read_bytes())
         files = sorted(Path(folder).glob("[123]-*.jsonl"))
         return [line for path in files for line in path.read_bytes().splitlines(keepends=True)]

@@ -118,7 +118,9 @@ def pack(board: Board, unit: Unit, numbers: str) -> str:
     )
     traps = ";".join([f"{x},{y},{side}" for x, y, _, side in board.traps])
     line = f"{board.width},{board.height}|{board.units.index(unit)}|{units}|{traps}|{numbers}"
-    words = (word for u in board.units for word in (u.id, u.name, u.prompt))
+    words = (
+        word for u in board.units for word in (u.id, u.name, u.prompt, u.cls, u.side, u.facing)
+    )
     if not (PACKED.fullmatch(line) and all(isinstance(word, str) for word in words)):
         raise ValueError("the board has parts of the wrong type")
     return line
