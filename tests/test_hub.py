@@ -404,7 +404,8 @@ def door(hub: Hub, folder: Path, **environment: str) -> subprocess.CompletedProc
     (folder / "params.yaml").write_text(entry.replace(COMMIT, f'"{COMMIT}"') + empty)
     given = {
         "HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hf"), "HF_HUB_DISABLE_XET": "1",
-        "PYTHONPATH": str(Path(__file__).parents[1]), "NO_PROXY": "*", **environment,
+        "PYTHONPATH": str(Path(__file__).parents[1]), "NO_PROXY": "*",
+        "HF_HUB_OFFLINE": "0", **environment,
     }  # fmt: skip
     return subprocess.run(
         [sys.executable, "-m", "stages", "base", "small"],

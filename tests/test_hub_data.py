@@ -249,7 +249,8 @@ def door(hub: Hub, folder: Path, **environment: str) -> subprocess.CompletedProc
     """`python -m stages sample mine` in a project of its own."""
     given = {
         "HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_XET": "1",
-        "PYTHONPATH": str(Path(__file__).parents[1]), "NO_PROXY": "*", **environment,
+        "PYTHONPATH": str(Path(__file__).parents[1]), "NO_PROXY": "*",
+        "HF_HUB_OFFLINE": "0", **environment,
     }  # fmt: skip
     return subprocess.run(
         [sys.executable, "-m", "stages", "sample", "mine"],

@@ -197,25 +197,3 @@ def test_a_view_or_a_table_without_rowid_gives_the_same_examples(folder, form):
         run(path, made[0].replace('"kept"', "experiences") + " WITHOUT ROWID")
         run(path, "INSERT INTO experiences SELECT * FROM kept")
     assert read(folder) == whole
-
-
-def test_memory_does_not_grow_with_the_rows(tmp_path):
-    script = (
-        "import resource, sys; from pathlib import Path;"
-        "from benchmarks.raw import rated_sqlite as b;"
-        "from stages.recipes import rated_sqlite as r; out = Path(sys.argv[1]);"
-        "o = r.Options(**b.make(int(sys.argv[2]), out));"
-        "n = sum(1 for _ in r.examples(out, o));"
-        "print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
-    peaks = []
-    for rows in (2_000, 30_000):
-        out = tmp_path / str(rows)
-        out.mkdir()
-        command = [sys.executable, "-c", script, str(out), str(rows)]
-        told = subprocess.check_output(command, cwd=ROOT, text=True).split()
-        assert int(told[0]) == rows
-        peaks.append(int(told[1]))
-    unit = 1 if sys.platform == "darwin" else 1024
-    assert max(peaks) * unit < 100e6
-    assert (peaks[1] - peaks[0]) * unit < 40e6  # SQLite's cache and sorter, which are bounded
