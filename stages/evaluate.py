@@ -14,7 +14,7 @@ def run(key: str) -> None:
     base = files.require_complete(Path(model.base), f"base or fuse of {model.base}")
     rows = scoring.test_rows(files.tokens_dir(key), model.evaluate.max_prompts)
     judge = plugins.load("recipes", model.judge).judge
-    generate = importlib.import_module(f"stages.backends.{model.backend}.generate").generate
+    generate = importlib.import_module(f"stages.backends.{model.evaluate.engine}.generate").generate
     answers: dict[str, list[str]] = {}
     scores: dict[str, list[dict[str, float]]] = {}
     stops: dict[str, float] = {}

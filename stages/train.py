@@ -1,7 +1,9 @@
 """Train: token rows + base -> models/adapter/<model>/ and reports/<model>/train/."""
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from stages.core import files, manifest, settings
 
@@ -20,5 +22,20 @@ def run(key: str) -> None:
     loss = made["loss"]
     print(
         f"{key}: {made['steps']} steps over {made['rows']} rows, "
-        f"loss {loss['first']:.3f} -> {loss['last']:.3f}, then: fuse"
+        f"loss {loss['first']:.3f} -> {loss['last']:.3f}, then: fuse{gap(made)}"
     )
+
+
+def gap(made: Mapping[str, Any]) -> str:
+    """A line on what merging into the whole base costs, where training held a quantised one."""
+    found = made.get("quantised")
+    if found is None:
+        return ""
+    held = f"\n  base held as {found['kind']}: "
+    if "valid_loss" not in found:
+        return f"{held}no valid rows, so what that costs after merging was not measured"
+    held += f"valid loss {found['valid_loss']:.4f}, on the whole base "
+    if "valid_loss_merged" not in found:
+        return f"{held}not measured: it has no room here; evaluate scores the merged model"
+    merged = found["valid_loss_merged"]
+    return f"{held}{merged:.4f} (gap {merged - found['valid_loss']:+.4f})"

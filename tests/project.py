@@ -29,6 +29,7 @@ models:
     judge: chats
     backend: torch
     method: lora
+    quantise_base: none
     lora: {r: 8, alpha: 16.0, dropout: 0.0, targets: [q_proj], layers: 0}
     tokens: {max_length: 128, over_length: error}
     train:
@@ -47,7 +48,8 @@ models:
       checkpointing: false
       save_steps: 0
       eval_steps: 0
-    evaluate: {seed: 1, max_prompts: 8, max_new_tokens: 16, batch_size: 4, temperature: 1.0}
+    evaluate:
+      {engine: torch, seed: 1, max_prompts: 8, max_new_tokens: 16, batch_size: 4, temperature: 1.0}
     verify: {rows: 4, greedy_prompts: 2, kl: {f16: 1.0e-5}, stops: 0.9}
     gates:
       at_least: {exact: 0.5}

@@ -40,6 +40,7 @@ def settings(method="dpo", layers=0, beta=0.2, **train) -> Model:
     }  # fmt: skip
     return Model.model_construct(
         base="models/base/tiny", dataset="pairs", backend="torch", method=method,
+        quantise_base="none",
         lora=Lora(r=4, alpha=8.0, dropout=0.0, targets=["all-linear"], layers=layers),
         train=Train(**chosen | train),
     )  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny import tiny_model
 
-from stages.core import batches, files, manifest, merge, shards, targets
+from stages.core import batches, checkpoints, files, manifest, merge, shards, targets, training
 from stages.core.batches import Rows
 from stages.core.errors import TunesmithError
 from stages.core.settings import Lora, Model, Train
@@ -20,8 +20,8 @@ pytest.importorskip("trl")
 
 from stages.backends.torch import generate  # noqa: E402
 from stages.backends.torch import train as backend  # noqa: E402
-from stages.backends.torch.train import checkpoints, loss, words  # noqa: E402
-from stages.backends.torch.train.words import Device  # noqa: E402
+from stages.backends.torch.load import Device  # noqa: E402
+from stages.backends.torch.train import loss, words  # noqa: E402
 
 CPU = Device("cpu", "cpu", bf16=True)
 GPU = Device("cuda", "an NVIDIA GPU", bf16=True)
@@ -67,6 +67,7 @@ def settings(method="lora", targets=("all-linear",), dropout=0.0, layers=0, **tr
     }  # fmt: skip
     return Model.model_construct(
         base="models/base/tiny", dataset="echo", backend="torch", method=method,
+        quantise_base="none",
         lora=Lora(r=4, alpha=8.0, dropout=dropout, targets=list(targets), layers=layers),
         train=Train(**chosen | train),
     )  # fmt: skip
@@ -390,7 +391,7 @@ def rates(folder: Path, name: str = "out") -> list[float]:
     [(0, 40, 0), (0.0, 40, 0), (0.1, 40, 4), (0.99, 10, 9), (1, 40, 1), (30, 40, 30)],
 )
 def test_a_warm_up_is_a_fraction_of_the_steps_or_their_number(warmup, steps, says):
-    assert words.warmup_steps(warmup, steps) == says
+    assert training.warmup_steps(warmup, steps) == says
 
 
 @pytest.mark.parametrize("warmup", [6, 100])
@@ -481,7 +482,7 @@ def answers(base, size, **options) -> dict:
 
 
 def test_greedy_answers_are_those_of_transformers_one_by_one(base):
-    model = generate.load(base)
+    model = generate.ready(base)
 
     for index, (ids, stopped) in answers(base, 3).items():
         prompt = torch.tensor([PROMPTS[index]])
@@ -525,20 +526,6 @@ def test_sampling_follows_the_models_chances():
     draws = [Draw(number) for number in (0.0, 0.49, 0.6, 0.999)]
     assert generate._pick(logits, 1.0, draws) == [0, 0, 1, 2]
     assert generate._pick(logits, 0.01, draws) == [0, 0, 0, 0]
-
-
-def test_a_model_that_names_no_stop_token_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-
-    with pytest.raises(TunesmithError, match="names no token that ends an answer"):
-        generate.stop_ids(tmp_path)
-
-
-def test_a_prompt_without_tokens_is_refused(base):
-    with pytest.raises(TunesmithError, match="Prompt 1 has no tokens"):
-        list(generate.generate(
-            base, [[5], []], max_new_tokens=1, temperature=0.0, seed=1, batch_size=2
-        ))  # fmt: skip
 
 
 def test_a_disk_too_small_for_what_training_writes_is_said_before_the_first_step(

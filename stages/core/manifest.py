@@ -58,7 +58,7 @@ def write(out: Path, settings: Model, **facts: Any) -> None:
     shaped = {
         "backend": settings.backend,
         "method": settings.method,
-        "quantise_base": "none",
+        "quantise_base": settings.quantise_base,
         "seed": settings.train.seed,
         "settings": settings.model_dump(include={"lora", "train"}, exclude_none=True),
     }

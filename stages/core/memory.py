@@ -12,17 +12,12 @@ What it is not: the caching allocator's unused blocks and an attention that is n
 in it. `benchmarks/memory.py` holds it against measured peaks.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any
 
-from stages.core.errors import TunesmithError
 from stages.core.settings import Model
-
-NEEDED = (
-    *("model_type", "hidden_size", "intermediate_size", "num_hidden_layers"),
-    *("num_attention_heads", "vocab_size"),
-)
+from stages.core.shapes import Shape as Shape
+from stages.core.shapes import shape as shape
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 BITS = {
@@ -32,53 +27,6 @@ BITS = {
 }
 PIECE = 1 << 26  # logits that the torch backend holds at once (backends/torch/train/loss.py)
 RUNTIME = 1 << 30  # interpreter, libraries and a CUDA context, before the first weight
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What a dense decoder's config.json says of its size; `head` is the width of one head."""
-
-    hidden: int
-    inner: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head: int
-    vocab: int
-    tied: bool
-    qkv_bias: bool
-    head_norms: bool
-    fused: bool
-
-    @property
-    def linears(self) -> dict[str, tuple[int, int]]:
-        """(out, in) of each linear layer of one block, by the last part of its name."""
-        wide, narrow = self.heads * self.head, self.kv_heads * self.head
-        hidden, inner = self.hidden, self.inner
-        ends = {"o_proj": (hidden, wide), "down_proj": (hidden, inner)}
-        if self.fused:  # Phi3 joins three and two of them
-            return {
-                "qkv_proj": (wide + 2 * narrow, hidden),
-                "gate_up_proj": (2 * inner, hidden),
-                **ends,
-            }
-        return {
-            "q_proj": (wide, hidden),
-            "k_proj": (narrow, hidden),
-            "v_proj": (narrow, hidden),
-            "gate_proj": (inner, hidden),
-            "up_proj": (inner, hidden),
-            **ends,
-        }
-
-    @property
-    def parameters(self) -> int:
-        """Values of all weights."""
-        block = sum(out * width for out, width in self.linears.values()) + 2 * self.hidden
-        block += (self.heads + 2 * self.kv_heads) * self.head if self.qkv_bias else 0
-        block += 2 * self.head if self.head_norms else 0
-        tables = self.vocab * self.hidden * (1 if self.tied else 2)
-        return tables + self.layers * block + self.hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +42,7 @@ class Run:
     bytes: int  # of a computed value
     optimizer: str
     checkpointing: bool
+    held: str = "none"  # how a frozen base is quantised
 
     @property
     def full(self) -> bool:
@@ -139,35 +88,6 @@ class Disk:
         return sum(getattr(self, field.name) for field in fields(self))
 
 
-def shape(config: Mapping[str, Any]) -> Shape:
-    """The shape that a config.json states.
-
-    Raises:
-        TunesmithError: a number of a dense decoder is not there.
-    """
-    missing = [name for name in NEEDED if name not in config]
-    if missing:
-        raise TunesmithError(
-            f"A shape without {', '.join(missing)} is none.",
-            why="Memory is counted from the shapes of a dense decoder's weights.",
-            do="Take these numbers from the base's config.json.",
-        )
-    kind, heads = config["model_type"], config["num_attention_heads"]
-    return Shape(
-        hidden=config["hidden_size"],
-        inner=config["intermediate_size"],
-        layers=config["num_hidden_layers"],
-        heads=heads,
-        kv_heads=config.get("num_key_value_heads", heads),
-        head=config.get("head_dim") or config["hidden_size"] // heads,
-        vocab=config["vocab_size"],
-        tied=config.get("tie_word_embeddings", kind.startswith("gemma")),
-        qkv_bias=kind == "qwen2" or config.get("attention_bias", False),
-        head_norms=kind in ("qwen3", "gemma3", "gemma3_text"),
-        fused=kind == "phi3",
-    )
-
-
 def adapter_values(of: Shape, model: Model) -> int:
     """Values of a LoRA adapter: r (in + out) a layer, DoRA's magnitudes on top."""
     if model.method == "full":
@@ -199,6 +119,7 @@ def run(of: Shape, model: Model, bf16: bool = True) -> Run:
         bytes=BYTES[precision],
         optimizer=train.optimizer,
         checkpointing=train.checkpointing,
+        held=model.quantise_base,
     )
 
 
@@ -214,13 +135,28 @@ def training(of: Shape, how: Run) -> Training:
     # Where a gradient is added to one that is there, both exist for a moment.
     moment = 4 * of.vocab * of.hidden if how.full else 0
     return Training(
-        weights=values * (4 if how.full else how.bytes) + copy,
+        weights=(4 * values if how.full else frozen(of, how)) + copy,
         adapter=4 * how.adapted,
         gradients=4 * trained + moment,
         optimizer=_optimizer(of, how, trained),
         activations=activations(of, how),
         passing=max(logits(of, how), _backward(of, how)),
     )
+
+
+def frozen(of: Shape, how: Run) -> int:
+    """Bytes of a frozen base, of which all linear layers but the output may be quantised.
+
+    nf4 has a byte for 64 values and 4 for 256 of these bytes, LLM.int8 4 for a row, on top.
+    """
+    if how.held == "none":
+        return of.parameters * how.bytes
+    sizes = of.linears.values()
+    values, rows = (
+        of.layers * sum(one) for one in ((o * w for o, w in sizes), (o for o, _ in sizes))
+    )
+    held = values // 2 + values // 64 + values // 4096 if how.held == "4bit" else values + 4 * rows
+    return held + how.bytes * (of.parameters - values)
 
 
 def _optimizer(of: Shape, how: Run, trained: int) -> int:
@@ -248,7 +184,12 @@ def activations(of: Shape, how: Run) -> int:
 def _backward(of: Shape, how: Run) -> int:
     """One block's gradients, and with checkpointing all that it computes once more."""
     again = _block(of, how) if how.checkpointing else 0
-    return how.rows * how.length * (again + 4 * (of.inner + of.hidden) * how.bytes)
+    # Under autocast an adapter's gradients are fp32, beside those of what it copied.
+    copies = 4 if how.bytes == 2 and not how.full else 1
+    gradients = copies * (of.inner + of.hidden) * how.bytes
+    # A quantised layer is whole while it is at hand.
+    whole = 0 if how.held == "none" else max(out * width for out, width in of.linears.values())
+    return how.rows * how.length * (again + gradients) + how.bytes * whole
 
 
 def _block(of: Shape, how: Run) -> int:
@@ -266,6 +207,8 @@ def _block(of: Shape, how: Run) -> int:
             copies = 5 * how.inputs
         else:  # an adapter computes in fp32 under autocast, which copies its input back
             copies = 2 * max(0, how.inputs - inputs) if size == 2 else 0
+        if how.held == "8bit" and (how.dropout or size == 2):  # else it is the adapter's input
+            copies += size * inputs
     norms += 2 * 4 * (wide + of.kv_heads * of.head) if of.head_norms else 0
     return norms + attention + gated + copies
 

@@ -1,6 +1,6 @@
 """Settings in; for each mistake its key, what is wrong and what is allowed out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import UnionType
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,54 @@ def _fields_at(model: type[BaseModel], place: list[Any]) -> list[str]:
     return sorted(current.model_fields)
 
 
+def references(params: "Params", quants: Sequence[str]) -> Iterable[tuple[str, str]]:
+    """Names that lead nowhere, and settings that do not fit each other."""
+    for key, model in params.models.items():
+        yield from _model(params, key, model, quants)
+    for key, gguf in params.gguf.items():
+        place = f"gguf.{key}"
+        if gguf.quant not in quants:
+            known = plugins.nearest(gguf.quant, quants)
+            yield f"{place}.quant", f"there is no quant {gguf.quant!r}. {known}"
+        if gguf.model not in params.models:
+            known = plugins.nearest(gguf.model, params.models)
+            yield f"{place}.model", f"there is no model {gguf.model!r}. {known}"
+        elif gguf.judge != params.models[gguf.model].judge:
+            right = params.models[gguf.model].judge
+            yield f"{place}.judge", f"its model is judged by {right!r}; write judge: {right}"
+
+
+def _model(
+    params: "Params", key: str, model: "Model", quants: Sequence[str]
+) -> Iterable[tuple[str, str]]:
+    place = f"models.{key}"
+    if model.dataset not in params.datasets:
+        known = plugins.nearest(model.dataset, params.datasets)
+        yield f"{place}.dataset", f"there is no dataset {model.dataset!r}. {known}"
+    elif model.judge != params.datasets[model.dataset].recipe:
+        right = params.datasets[model.dataset].recipe
+        yield f"{place}.judge", f"its dataset's recipe is {right!r}; write judge: {right}"
+    else:
+        yield from gates(place, model)
+    yield from method(place, model)
+    for field, name in (("backend", model.backend), ("evaluate.engine", model.evaluate.engine)):
+        if name not in plugins.names("backends"):
+            known = plugins.nearest(name, plugins.names("backends"))
+            yield f"{place}.{field}", f"there is no backend {name!r}. {known}"
+    bases = [f"models/base/{name}" for name in params.bases]
+    bases += [f"models/fused/{name}" for name in params.models if name != key]
+    if key in ancestors(params, key):
+        yield f"{place}.base", "the chain of bases comes back to this model."
+    elif model.base not in bases:
+        yield f"{place}.base", f"nothing makes {model.base!r}. {plugins.nearest(model.base, bases)}"
+    for quant in model.verify.kl:
+        if quant not in quants:
+            known = plugins.nearest(quant, quants)
+            yield f"{place}.verify.kl", f"there is no quant {quant!r}. {known}"
+    if not any(gguf.model == key for gguf in params.gguf.values()):
+        yield place, f"no entry in gguf is made of it; add  {key}-q8_0: {{model: {key}, …}}"
+
+
 def gates(place: str, model: "Model") -> Iterable[tuple[str, str]]:
     """Gates on a metric that the model's judge does not have."""
     if model.judge not in plugins.names("recipes"):  # said where its dataset names it
@@ -63,6 +111,9 @@ def method(place: str, model: "Model") -> Iterable[tuple[str, str]]:
             yield f"{place}.lora.dropout", text
     elif model.train.dpo is not None:
         yield f"{place}.train.dpo", f"method {model.method} does not read it; only dpo does."
+    if model.method == "full" and model.quantise_base != "none":
+        text = "method full trains the base's own weights, which rounding would lose; write none"
+        yield f"{place}.quantise_base", text
     if model.train.max_steps and not model.train.warmup < model.train.max_steps:
         text = f"the learning rate would still be rising when max_steps ({model.train.max_steps})"
         yield f"{place}.train.warmup", f"{text} end the run."

@@ -127,8 +127,9 @@ class Train(Settings):
 
 
 class Evaluate(Settings):
-    """max_prompts 0 means all test prompts."""
+    """engine: the backend that generates, whichever trained; max_prompts 0: all test prompts."""
 
+    engine: str
     seed: Count
     max_prompts: Count
     max_new_tokens: Positive
@@ -153,13 +154,18 @@ class Gates(Settings):
 
 
 class Model(Settings):
-    """base + dataset + method: one thing we train."""
+    """base + dataset + method: one thing we train.
+
+    quantise_base: how the base is held while its adapter trains; the adapter is merged into the
+    whole one.
+    """
 
     base: str
     dataset: str
     judge: str
     backend: str
     method: Literal["lora", "rslora", "dora", "full", "dpo"]
+    quantise_base: Literal["none", "4bit", "8bit"]
     lora: Lora
     tokens: Tokens
     train: Train
@@ -224,7 +230,7 @@ def lint(path: Path = PARAMS) -> tuple[Params | None, list[str]]:
         return None, problems
     for key, text in _plugin_problems(params):
         say(key, text)
-    for key, text in _reference_problems(params):
+    for key, text in mistakes.references(params, QUANTS):
         say(key, text)
     return params, problems
 
@@ -254,47 +260,3 @@ def _options(
         model.model_validate(options)
     except ValidationError as failure:
         yield from mistakes.explain(failure, model, place if flat else f"{place}.options")
-
-
-def _reference_problems(params: Params) -> Iterable[tuple[str, str]]:
-    for key, model in params.models.items():
-        yield from _model_problems(params, key, model)
-    for key, gguf in params.gguf.items():
-        place = f"gguf.{key}"
-        if gguf.quant not in QUANTS:
-            known = plugins.nearest(gguf.quant, QUANTS)
-            yield f"{place}.quant", f"there is no quant {gguf.quant!r}. {known}"
-        if gguf.model not in params.models:
-            known = plugins.nearest(gguf.model, params.models)
-            yield f"{place}.model", f"there is no model {gguf.model!r}. {known}"
-        elif gguf.judge != params.models[gguf.model].judge:
-            right = params.models[gguf.model].judge
-            yield f"{place}.judge", f"its model is judged by {right!r}; write judge: {right}"
-
-
-def _model_problems(params: Params, key: str, model: Model) -> Iterable[tuple[str, str]]:
-    place = f"models.{key}"
-    if model.dataset not in params.datasets:
-        known = plugins.nearest(model.dataset, params.datasets)
-        yield f"{place}.dataset", f"there is no dataset {model.dataset!r}. {known}"
-    elif model.judge != params.datasets[model.dataset].recipe:
-        right = params.datasets[model.dataset].recipe
-        yield f"{place}.judge", f"its dataset's recipe is {right!r}; write judge: {right}"
-    else:
-        yield from mistakes.gates(place, model)
-    yield from mistakes.method(place, model)
-    if model.backend not in plugins.names("backends"):
-        known = plugins.nearest(model.backend, plugins.names("backends"))
-        yield f"{place}.backend", f"there is no backend {model.backend!r}. {known}"
-    bases = [f"models/base/{name}" for name in params.bases]
-    bases += [f"models/fused/{name}" for name in params.models if name != key]
-    if key in mistakes.ancestors(params, key):
-        yield f"{place}.base", "the chain of bases comes back to this model."
-    elif model.base not in bases:
-        yield f"{place}.base", f"nothing makes {model.base!r}. {plugins.nearest(model.base, bases)}"
-    for quant in model.verify.kl:
-        if quant not in QUANTS:
-            known = plugins.nearest(quant, QUANTS)
-            yield f"{place}.verify.kl", f"there is no quant {quant!r}. {known}"
-    if not any(gguf.model == key for gguf in params.gguf.values()):
-        yield place, f"no entry in gguf is made of it; add  {key}-q8_0: {{model: {key}, …}}"

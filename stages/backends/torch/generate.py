@@ -1,13 +1,12 @@
 """A model folder and token prompts in, new token ids out: batched, cached, and repeatable."""
 
-import os
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.core import batches, files
-from stages.core.errors import MissingPackage, TunesmithError
+from stages.backends.torch import load
+from stages.core import batches, scoring
 
 
 def generate(
@@ -29,14 +28,9 @@ def generate(
         TunesmithError: a prompt without tokens, or a model that names no end-of-turn token.
         MissingPackage: torch or transformers is not installed.
     """
-    if not all(prompts):
-        raise TunesmithError(
-            f"Prompt {[bool(prompt) for prompt in prompts].index(False)} has no tokens.",
-            why="A model needs at least one token to go on from.",
-            do="Give every row a user message before its answer.",
-        )
-    stops = stop_ids(model)
-    loaded = load(model)
+    scoring.require_tokens(prompts)
+    stops = scoring.stop_ids(model)
+    loaded = ready(model)
     lengths = [len(prompt) for prompt in prompts]
     for rows in batches.by_length(lengths, batch_size):
         draws = None if temperature == 0 else [random.Random(f"{seed}/{row}") for row in rows]
@@ -46,40 +40,11 @@ def generate(
             yield row, ids, stopped
 
 
-def stop_ids(model: Path) -> list[int]:
-    """The ids that end an answer: generation_config.json's, or the ones in config.json.
-
-    Raises:
-        TunesmithError: neither file names one.
-    """
-    for name in ("generation_config.json", "config.json"):
-        path = model / name
-        found = files.read_json(path).get("eos_token_id") if path.is_file() else None
-        if found is not None:
-            return sorted(found if isinstance(found, list) else [found])
-    raise TunesmithError(
-        "The model names no token that ends an answer.",
-        where=f"{model}/generation_config.json: eos_token_id",
-        why="It would write to the token limit every time.",
-        do="Use a base whose generation_config.json holds eos_token_id.",
-    )
-
-
-def load(model: Path) -> Any:
+def ready(folder: Path) -> Any:
     """The model ready to run: fp32 on a CPU, its own type on a CUDA device."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    try:
-        import torch
-        import transformers
-    except ModuleNotFoundError as missing:
-        raise MissingPackage(missing.name or "torch", "torch") from missing
-    transformers.logging.disable_progress_bar()
-    cuda = torch.cuda.is_available()
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(
-        model, dtype="auto" if cuda else torch.float32, use_safetensors=True,
-        trust_remote_code=False,
-    )  # fmt: skip
-    return loaded.eval().to("cuda" if cuda else "cpu")
+    load.quiet()
+    kind = load.device().kind
+    return load.model(folder, "auto" if kind == "cuda" else "fp32").eval().to(kind)
 
 
 def _decode(

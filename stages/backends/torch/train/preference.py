@@ -4,17 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from stages.backends.torch.train.trainer import Planned
-from stages.core import batches, manifest
+from stages.core import batches, training
 from stages.core.batches import Rows
 
-# our name: trl's. A reward is beta times how much likelier the answer is than to the base.
-MEASURES = {
-    "reward_accuracy": "rewards/accuracies",
-    "reward_margin": "rewards/margins",
-    "chosen_reward": "rewards/chosen",
-    "rejected_reward": "rewards/rejected",
-}
-VALID = ("reward_accuracy", "reward_margin")
+# trl's names of training.REWARDS, in their order
+THEIRS = ("rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected")
+MEASURES = dict(zip(training.REWARDS, THEIRS, strict=True))
 
 
 class Preferring(Planned):
@@ -25,7 +20,6 @@ class Preferring(Planned):
     """
 
     TRL = "DPO"
-    SERIES = (*manifest.SERIES, *MEASURES, *(f"valid_{name}" for name in VALID))
 
     sums: dict[str, float]
     compute_loss: Any
@@ -52,7 +46,8 @@ class Preferring(Planned):
         """DPOTrainer's loss of one micro-batch, summed over its pairs; adds up its measures."""
         import torch
 
-        inputs = {name: torch.from_numpy(part).to(self.args.device) for name, part in micro.items()}
+        device = self.model.device
+        inputs = {name: torch.from_numpy(part).to(device) for name, part in micro.items()}
         count = len(micro["input_ids"]) // 2
         with self.accelerator.autocast():
             found = self.compute_loss(self.model, inputs) * count
@@ -81,7 +76,7 @@ class Preferring(Planned):
             for rows in batches.by_length(self.valid.sizes, size):
                 total += float(self._summed(pairs(self.valid, rows)))
         count = len(self.valid)
-        found = {f"valid_{name}": self.sums[name] / count for name in VALID}
+        found = {f"valid_{name}": self.sums[name] / count for name in training.VALID}
         return {"valid_loss": total / count, **found}
 
 
@@ -105,13 +100,3 @@ def pairs(rows: Rows, numbers: list[int]) -> dict[str, Any]:
         ids[place, :length], trained[place, :length] = side.ids[piece], side.trained[piece]
     mask = np.ones(shape, np.int64)
     return {"input_ids": ids, "attention_mask": mask, "completion_mask": trained}
-
-
-def summary(series: list[dict[str, Any]]) -> dict[str, float]:
-    """Rewards at the first and the last step, and on the valid split at the end."""
-    found: dict[str, float] = {}
-    for name in VALID:
-        found |= {f"{name}_first": series[0][name], f"{name}_last": series[-1][name]}
-        if f"valid_{name}" in series[-1]:
-            found[f"valid_{name}"] = series[-1][f"valid_{name}"]
-    return found

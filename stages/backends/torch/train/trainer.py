@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.backends.torch.train import loss
-from stages.core import batches, manifest
+from stages.core import batches, training
 from stages.core.batches import Rows, Step
-from stages.core.errors import TunesmithError
 from stages.core.progress import Progress
 
 
@@ -20,7 +19,6 @@ class Planned:
     """
 
     TRL = "SFT"  # whose trainer and configuration of trl it builds on
-    SERIES: tuple[str, ...] = manifest.SERIES
 
     plan: list[Step]
     rows: Rows
@@ -68,14 +66,14 @@ class Planned:
             self.accelerator.backward(part)
             total = total + part.detach()
         if not math.isfinite(float(total)):
-            raise self._not_finite("loss", self.state.global_step + 1)
+            raise training.not_finite("loss", self.state.global_step + 1, len(self.plan))
         return total
 
     def _summed(self, micro: Any) -> Any:
         """The loss of one micro-batch (padded ids and labels), summed over its trained tokens."""
         import torch
 
-        ids, labels = (torch.from_numpy(part).to(self.args.device) for part in micro)
+        ids, labels = (torch.from_numpy(part).to(self.model.device) for part in micro)
         causal = getattr(self.model, "get_base_model", lambda: self.model)()
         with self.accelerator.autocast():
             return loss.summed(causal, ids, labels)
@@ -108,21 +106,13 @@ class Planned:
         if "loss" not in logs:
             return  # the closing summary: wall times, which differ from run to run
         if not self.args.fp16 and not math.isfinite(logs["grad_norm"]):
-            raise self._not_finite("gradient", step)
+            raise training.not_finite("gradient", step, len(self.plan))
         due = self.eval_steps and step % self.eval_steps == 0
         found = {"valid_loss": None, **self.measured()}
         if due or step == len(self.plan):
             found |= self.on_valid()
         self.state.log_history.append({"step": step, **found, **logs})
         self.progress.step(note=f"loss {logs['loss']:.4f}")
-
-    def _not_finite(self, what: str, step: int) -> TunesmithError:
-        return TunesmithError(
-            f"The {what} is not finite at step {step} of {len(self.plan)}.",
-            where="models.<model>.train",
-            why="From here on every weight would be NaN; nothing was written.",
-            do="Lower train.learning_rate, raise train.warmup, or set train.precision: fp32.",
-        )
 
     def floating_point_ops(self, inputs: Any) -> int:  # noqa: ARG002 (the trainer's signature)
         """Not counted."""

@@ -1,23 +1,15 @@
 """Our settings in, the words of trl, peft and torch out: pure, and tested without a GPU."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from stages.backends.torch.load import Device
+from stages.core import training
 from stages.core.errors import TunesmithError
 from stages.core.settings import Lora, Model, Train
 
 OPTIMIZERS = {"adamw": "adamw_torch_fused", "adafactor": "adafactor", "sgd": "sgd"}
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """Where it runs: `cpu` or `cuda`, its name, and whether it computes in bf16."""
-
-    kind: str
-    name: str
-    bf16: bool
 
 
 def precision(wanted: str, device: Device) -> str:
@@ -38,24 +30,6 @@ def precision(wanted: str, device: Device) -> str:
     return wanted
 
 
-def warmup_steps(warmup: float, steps: int) -> int:
-    """Steps over which the learning rate rises; the run's last step at the latest has all of it.
-
-    Raises:
-        TunesmithError: a number of steps that the run does not have.
-    """
-    if warmup < 1:
-        return min(round(warmup * steps), max(steps - 1, 0))
-    if warmup >= steps:
-        raise TunesmithError(
-            f"train.warmup is {warmup} steps, and the run has {steps}.",
-            where="models.<model>.train.warmup",
-            why="The learning rate would never be the one that is set.",
-            do="Write fewer steps, or a fraction of them such as 0.1; or train longer.",
-        )
-    return int(warmup)
-
-
 def trainer_words(train: Train, steps: int, use: str, device: Device) -> dict[str, Any]:
     """Arguments of SFTConfig and DPOConfig; whatever could change a result is written out.
 
@@ -68,7 +42,7 @@ def trainer_words(train: Train, steps: int, use: str, device: Device) -> dict[st
         "gradient_accumulation_steps": 1,
         "learning_rate": train.learning_rate,
         "lr_scheduler_type": SCHEDULES[train.schedule],
-        "warmup_steps": warmup_steps(train.warmup, steps),
+        "warmup_steps": training.warmup_steps(train.warmup, steps),
         "weight_decay": train.weight_decay,
         "max_grad_norm": train.max_grad_norm,
         "optim": OPTIMIZERS[train.optimizer],
@@ -92,6 +66,15 @@ def trainer_words(train: Train, steps: int, use: str, device: Device) -> dict[st
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def checkpointing_words(held: str) -> dict[str, Any]:
+    """How activation checkpointing works under a base held as models.<m>.quantise_base says.
+
+    bitsandbytes's 8-bit layers keep their inputs where autograd does not see them; only reentrant
+    checkpointing lets these go.
+    """
+    return {"gradient_checkpointing_kwargs": {"use_reentrant": held == "8bit"}}
 
 
 def method_words(settings: Model) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import orjson
 
 from stages.core import files
 
-STATE = "trainer_state.json"  # the trainer writes it last: a checkpoint without it is half
+STATE = "trainer_state.json"  # written last by both backends: without it a checkpoint is half
 
 
 def folder(facts: dict[str, Any]) -> Path:
