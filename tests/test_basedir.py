@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tiny import tiny_model
 
-from stages.core import basedir
+from stages.core import basedir, config_keys
 from stages.core.errors import TunesmithError
 
 
@@ -91,7 +91,9 @@ def test_an_unknown_architecture_names_the_nearest_known_one(base: Path) -> None
 
 @pytest.mark.parametrize("name", basedir.ARCHITECTURES)
 def test_each_supported_architecture_passes(base: Path, name: str) -> None:
-    edit(base / "config.json", architectures=[name])
+    family = config_keys.FAMILIES[name]
+    rope = {"rope_parameters": None} if family == "gemma3_text" else {}  # there it has sections
+    edit(base / "config.json", architectures=[name], model_type=family, **rope)
 
     basedir.check(base)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from stages.core import files, plugins, shards, template
+from stages.core import config_keys, files, plugins, shards, template
 from stages.core.errors import TunesmithError
 from stages.core.shards import Tensor
 
@@ -23,7 +23,8 @@ ARCHITECTURES = (
 )
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_intermediate_size")
 PLAIN = ("F32", "F16", "BF16")
-EMBEDDING = "model.embed_tokens.weight"
+EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
+BLOCK = 1 << 24  # bytes compared at a time
 # Text-only Gemma 3 keeps this id for pictures one past its embedding; no text may hold it.
 PICTURE = "<image_soft_token>"
 DENSE = "Use a dense base: Qwen2/3, Llama, Mistral, Phi3, Gemma 2/3 (text) or SmolLM3."
@@ -35,7 +36,7 @@ def check(folder: Path) -> None:
 
     Raises:
         TunesmithError: as `check_texts`; pickled, missing, broken or quantised weights; token ids
-            that the embedding has no row for.
+            that the embedding has no row for; an output layer that config.json says otherwise.
     """
     describe(folder)
 
@@ -58,21 +59,25 @@ def describe(folder: Path) -> dict[str, Any]:
         "vocabulary": rows,
         "eos": _ends(config, folder),
         "bos": -1 if config.get("bos_token_id") is None else config["bos_token_id"],
-        "tied": "lm_head.weight" not in tensors,
+        "tied": OUTPUT not in tensors,
     }
 
 
 def check_texts(folder: Path) -> dict[str, Any]:
-    """Check everything but the weights, which may not be there yet; returns config.json.
+    """Check everything but the weights, which may not be there yet.
+
+    Returns config.json with the keys that `config_keys.complete` adds.
 
     Raises:
         TunesmithError: own code (auto_map), quantised, mixture of experts, an architecture that
-            is not supported, no context length, no stop token, no tokenizer.json, a chat template
-            that is missing or blank.
+            is not supported, no context length, a config that its readers would read
+            differently, no stop token, no tokenizer.json, a chat template that is missing or
+            blank.
     """
     config = _read(folder / "config.json")
     _check_code(config, folder / "config.json")
     _check_kind(config, folder / "config.json")
+    config = config_keys.complete(config, folder / "config.json")
     _check_code(template.read_config(folder), folder / "tokenizer_config.json")
     template.load(folder)
     _ids(folder)
@@ -197,6 +202,7 @@ def _check_weights(tensors: dict[str, Tensor], config: dict[str, Any], folder: P
             "Then they are not the weights of the model that config.json describes.",
             SAME_BASE,
         )
+    _check_output(embedding, tensors.get(OUTPUT), config, folder)
     rows = embedding.shape[0]
     if config.get("vocab_size", rows) != rows:
         raise _refuse(
@@ -214,3 +220,38 @@ def _check_weights(tensors: dict[str, Tensor], config: dict[str, Any], folder: P
             "Use the tokenizer that came with these weights: it gained tokens since.",
         )
     return rows
+
+
+def _check_output(
+    embedding: Tensor, output: Tensor | None, config: dict[str, Any], folder: Path
+) -> None:
+    """Refuse an output layer that one reader would take, and another the embedding for."""
+    tied = config.get("tie_word_embeddings")
+    if tied is False and output is None:
+        what = f"config.json has tie_word_embeddings: false and the weights hold no {OUTPUT}."
+    elif tied and output is not None and not _same(embedding, output):
+        what = f"config.json has tie_word_embeddings: true and the weights another {OUTPUT}."
+    else:
+        return
+    raise _refuse(
+        what,
+        folder / "config.json",
+        "transformers, mlx-lm and llama.cpp would each take another output layer.",
+        SAME_BASE,
+    )
+
+
+def _same(one: Tensor, two: Tensor) -> bool:
+    """Whether two tensors hold the same bytes."""
+    if (one.dtype, one.shape) != (two.dtype, two.shape):
+        return False
+    with one.path.open("rb") as first, two.path.open("rb") as second:
+        first.seek(one.offset)
+        second.seek(two.offset)
+        left = one.size
+        while left:
+            size = min(left, BLOCK)
+            if first.read(size) != second.read(size):
+                return False
+            left -= size
+    return True
