@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCKS := $(wildcard env/*.lock)
 
 .DEFAULT_GOAL := all
-.PHONY: all setup test slow lint reproduce lock clean
+.PHONY: all setup test slow lint mlx reproduce lock clean
 
 all: setup
 	@$(BIN)/dvc repro
@@ -16,7 +16,9 @@ setup: .venv/.ready
 .venv/.ready: pyproject.toml $(LOCKS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check -c env/torch.lock torch
-	$(BIN)/pip install --disable-pip-version-check $(LOCKS:%=-c %) -e '.[torch,dev]'
+	$(BIN)/pip install --disable-pip-version-check $(LOCKS:%=-c %) -e .
+	$(BIN)/pip install --disable-pip-version-check $(LOCKS:%=-c %) \
+	-e ".[$$($(BIN)/python env/extras.py)]"
 	@$(BIN)/python -c "import sysconfig, pathlib; \
 	pathlib.Path(sysconfig.get_path('purelib'), 'tunesmith_path.pth').write_text( \
 	'import os, sys; os.environ[\"PATH\"] = os.path.join(sys.prefix, \"bin\") + os.pathsep + os.environ.get(\"PATH\", \"\")\n')"
@@ -28,6 +30,10 @@ test: setup
 
 slow: setup
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+# WzrdBrain trained on MLX, as an experiment in a folder of its own; fails when one of its gates does.
+mlx: setup
+	$(BIN)/dvc exp run --temp -S models.wzrdbrain.backend=mlx release@wzrdbrain
 
 reproduce: setup
 	$(BIN)/python tests/reproduce.py

@@ -1,4 +1,4 @@
-"""The installed environment in; env/{data,torch,dev}.lock, one exact version a line, out.
+"""The installed environment in; env/{data,torch,mlx,dev}.lock, one exact version a line, out.
 
 Run by `make lock` after an upgrade. Each lock holds what its part of pyproject.toml needs and an
 earlier lock does not hold already; DVC stages depend on the locks that shape their result.
@@ -14,8 +14,9 @@ PARTS = {
     # Only what shapes bytes of data; the tools around it (dvc, typer) are pinned for convenience.
     "data": ["jinja2", "jsonschema", "numpy", "orjson", "pyarrow", "pydantic", "PyYAML"]
     + ["tokenizers", "wzrdbrain"],
-    "torch": ["torch", "accelerate", "huggingface_hub", "peft", "protobuf", "safetensors"]
-    + ["sentencepiece", "transformers", "trl", "xllamacpp"],
+    "torch": ["torch", "accelerate", "bitsandbytes", "huggingface_hub", "peft", "protobuf"]
+    + ["safetensors", "sentencepiece", "transformers", "trl", "xllamacpp"],
+    "mlx": ["mlx", "mlx-cpu", "mlx-lm"],
     "dev": ["dvc", "hypothesis", "ruamel.yaml", "typer", "mypy", "pytest", "ruff", "types-jsonschema"]
     + ["types-PyYAML"],
 }
@@ -49,6 +50,8 @@ def main() -> None:
     locked: dict[str, str] = {}
     for part, roots in PARTS.items():
         found = {n: v for n, v in closure(roots).items() if n not in locked}
+        if "mlx-cpu" in found:  # what Macs have in its place comes in the same version
+            found["mlx-metal"] = found["mlx-cpu"]
         lines = [f"{package}=={version}" for package, version in sorted(found.items())]
         Path(__file__).with_name(f"{part}.lock").write_text("\n".join(lines) + "\n")
         locked |= found

@@ -179,6 +179,49 @@ def collect(
     command.run(command.Request(**typed))
 
 
+@app.command()
+def parity(
+    steps: Annotated[int, typer.Option(min=5, help="Optimizer steps of each training.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    output: Annotated[str, typer.Option(help="A file for the report, too.")] = "",
+) -> None:
+    """Compare MLX with torch on this machine, check by check, and print a report to send."""
+    from stages.commands import parity as command
+
+    command.run(steps, as_json, output)
+
+
+adapters = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Take an adapter that was made elsewhere in, or one of ours out to mlx-lm.",
+)
+app.add_typer(adapters, name="adapter")
+
+
+@adapters.command("import")
+def import_adapter(
+    folder: Annotated[str, typer.Argument(help="With adapter_config.json, of mlx-lm or PEFT.")],
+    model: Annotated[str, typer.Option(help="An entry of `models`: its base must be the same.")],
+    to: Annotated[str, typer.Option(help="[default: models/adapter/<model>]")] = "",
+) -> None:
+    """Check an mlx-lm or PEFT adapter against a model's base; write it so that `fuse` takes it."""
+    from stages.commands import adapter as command
+
+    command.run_import(folder, model, to)
+
+
+@adapters.command("export")
+def export_adapter(
+    model: Annotated[str, typer.Argument(help="An entry of `models`.")],
+    to: Annotated[str, typer.Option(help="[default: exports/<model>-mlx]")] = "",
+) -> None:
+    """Write a model's adapter as a folder that mlx-lm loads."""
+    from stages.commands import adapter as command
+
+    command.run_export(model, to)
+
+
 def main() -> None:
     """Run a command; a user's mistake ends with one screen and exit code 2."""
     try:

@@ -59,8 +59,9 @@ READERS = {
     "models.*.base": {"tokenise", "train", "fuse", "evaluate", "release"},
     "models.*.dataset": {"tokenise", "release"},
     "models.*.judge": {"evaluate", "release"},
-    "models.*.backend": {"train", "evaluate", "release"},
+    "models.*.backend": {"train", "release"},
     "models.*.method": {"tokenise", "train", "release"},
+    "models.*.quantise_base": {"train", "release"},
     "models.*.lora": {"train", "release"},
     "models.*.tokens": {"tokenise", "release"},
     "models.*.train": {"train", "release"},
@@ -80,10 +81,10 @@ def stages() -> dict[str, list[str]]:
         return {stage.name: [d.def_path for d in stage.deps] for stage in repo.index.stages}
 
 
-def entries(address: str) -> list[str]:
+def entries(address: str, params: dict[str, Any] = PARAMS) -> list[str]:
     """The modules that a stage starts from: its own and its plug-ins."""
     stage, key = address.split("@")
-    item = PARAMS[SECTION.get(stage, "models")][key]
+    item = params[SECTION.get(stage, "models")][key]
     plugin = {
         "sample": lambda: [f"makers/{item['maker']}/__init__.py"],
         "base": lambda: [f"bases/{item['kind']}/__init__.py"],
@@ -91,7 +92,7 @@ def entries(address: str) -> list[str]:
         "validate": lambda: [f"recipes/{item['recipe']}/__init__.py"],
         "train": lambda: [f"backends/{item['backend']}/train/__init__.py"],
         "evaluate": lambda: [
-            f"backends/{item['backend']}/generate.py",
+            f"backends/{item['evaluate']['engine']}/generate.py",
             f"recipes/{item['judge']}/__init__.py",
         ],
         "verify": lambda: [f"recipes/{item['judge']}/__init__.py"],
@@ -119,6 +120,59 @@ def test_the_code_a_stage_depends_on_is_exactly_what_it_imports(address):
 
     assert sorted(needed - declared) == [], "missing deps: an edit would go unnoticed"
     assert sorted(declared - needed) == [], "extra deps: an edit would rebuild for nothing"
+
+
+def on_mlx(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters with the WzrdBrain model trained on MLX and answering there."""
+    params = copy.deepcopy(params)
+    model = params["models"]["wzrdbrain"]
+    model["backend"], model["evaluate"]["engine"] = "mlx", "mlx"
+    return params
+
+
+MLX_STAGES = ("train@wzrdbrain", "evaluate@wzrdbrain")
+
+
+def test_what_mlx_trains_depends_on_mlx_code_and_nothing_of_torchs(moved):
+    params = on_mlx(PARAMS)
+    with Repo(str(moved)) as repo:
+        deps = {s.name: [d.def_path for d in s.deps] for s in repo.index.stages}
+
+    for address in MLX_STAGES:
+        needed, declared = closure(*entries(address, params)), modules(deps[address])
+        assert needed == {p for p in declared if p in needed or not p.endswith("__init__.py")}
+        assert not any(path.startswith("stages/backends/torch") for path in deps[address])
+        assert "env/mlx.lock" in deps[address]
+
+
+def test_a_change_of_the_mlx_backend_makes_only_mlx_models_stale(moved):
+    changed = sorted(p.relative_to(ROOT) for p in (ROOT / "stages/backends/mlx").rglob("*.py"))
+    found = {}
+    with Repo(str(moved)) as repo:
+        for stage in repo.index.stages:
+            for dep in stage.deps:
+                if dep.def_path.startswith(("stages/", "env/")):
+                    dep.save()
+        for name in [*changed, Path("env/mlx.lock")]:
+            original = (moved / name).read_bytes()
+            (moved / name).write_bytes(original + b"\n# edited\n")
+            found[name.as_posix()] = imports(repo, name.as_posix())
+            (moved / name).write_bytes(original)
+
+    train, evaluate = MLX_STAGES
+    assert {name for name, stages in found.items() if train in stages} >= {
+        "stages/backends/mlx/load.py", "stages/backends/mlx/train/__init__.py", "env/mlx.lock",
+    }  # fmt: skip
+    assert found["stages/backends/mlx/generate.py"] == {evaluate}
+    assert set().union(*found.values()) == set(MLX_STAGES)
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory) -> Path:
+    """A copy of the project in which the WzrdBrain model is MLX's."""
+    folder = copied(tmp_path_factory.mktemp("moved") / "copy")
+    (folder / "params.yaml").write_text(yaml.safe_dump(on_mlx(PARAMS)), encoding="utf-8")
+    return folder
 
 
 @pytest.mark.parametrize("recipe", sorted(p.name for p in (ROOT / "stages/recipes").glob("[a-z]*")))
@@ -328,11 +382,17 @@ def edited(params: dict[str, Any], key: str) -> dict[str, Any]:
 SHAPING = ("maker", "kind", "recipe", "source", "base", "dataset", "judge", "backend", "model")
 
 
+def shapes(key: str) -> bool:
+    """Whether DVC puts this parameter into a path."""
+    _, _, *rest = key.split(".")
+    return rest == ["evaluate", "engine"] or (len(rest) == 1 and rest[0] in SHAPING)
+
+
 def test_every_parameter_makes_exactly_its_readers_stale(saved):
     folder, repo = saved
     original = (folder / "params.yaml").read_text(encoding="utf-8")
     wrong = {}
-    keys = [k for k, _ in leaves(PARAMS) if k.split(".")[-1] not in SHAPING or k.count(".") != 2]
+    keys = [key for key, _ in leaves(PARAMS) if not shapes(key)]
     for key in keys:
         # JSON is YAML, and DVC reads it in a fraction of the time.
         (folder / "params.yaml").write_text(json.dumps(edited(PARAMS, key)))
@@ -363,9 +423,9 @@ def test_every_source_file_makes_exactly_the_stages_that_import_it_stale(saved):
 @pytest.mark.parametrize(
     "key",
     [
-        "models.synthia_tools.train.seed",
         "gguf.wzrdbrain-q8_0.quant",
-        "datasets.synthia_agentic.split.seed",
+        pytest.param("models.synthia_tools.train.seed", marks=pytest.mark.slow),
+        pytest.param("datasets.synthia_agentic.split.seed", marks=pytest.mark.slow),
     ],
 )
 def test_dvc_repro_runs_what_the_status_says_and_nothing_the_second_time(project, key):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.core import files, gguf_data, gguf_file, llamacpp, pretokenizer, shards
-from stages.core.errors import TunesmithError
+from stages.core.errors import MissingPackage, TunesmithError
 from stages.core.gguf_data import Output
 
 ARCHITECTURES = [
@@ -106,6 +106,9 @@ def load_converter(root: Path) -> Any:
 
     PyPI's gguf of the same version differs and lacks names the converter uses, so a gguf that
     was imported before is set aside.
+
+    Raises:
+        MissingPackage: torch, transformers or another package that it imports is not installed.
     """
     loaded = sys.modules.get("gguf")
     if loaded is not None and not str(loaded.__file__).startswith(str(root)):
@@ -114,6 +117,8 @@ def load_converter(root: Path) -> Any:
     sys.path[:0] = [str(root / "gguf-py"), str(root)]
     try:
         base = importlib.import_module("conversion.base")
+    except ModuleNotFoundError as missing:
+        raise MissingPackage(missing.name or "torch", "torch") from missing
     finally:
         del sys.path[:2]
     # its warnings are about hashes and RoPE names; what matters is checked in the written file

@@ -29,5 +29,5 @@ class MissingPackage(TunesmithError):  # noqa: N818 (it says what is the matter)
         super().__init__(
             f"The package {package!r} is not installed.",
             why=f"This stage needs the {extra!r} extra; the light install leaves it out.",
-            do=f"make setup    (or: pip install -c env/torch.lock -e '.[{extra}]')",
+            do=f"make setup    (or: pip install -c env/{extra}.lock -e '.[{extra}]')",
         )

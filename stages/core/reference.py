@@ -28,6 +28,7 @@ class Reference:
     def __init__(self, fused: Path) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         try:
+            import torch  # noqa: F401 (missing: said now, not after the first checks)
             import transformers
         except ModuleNotFoundError as missing:
             raise MissingPackage(missing.name or "transformers", "torch") from missing

@@ -7,11 +7,20 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+from stages.core.errors import MissingPackage
+
 
 @contextmanager
 def workers() -> Iterator[ThreadPoolExecutor]:
-    """A pool with as many workers as torch has threads; torch itself uses one meanwhile."""
-    import torch
+    """A pool with as many workers as torch has threads; torch itself uses one meanwhile.
+
+    Raises:
+        MissingPackage: torch is not installed.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError as missing:
+        raise MissingPackage("torch", "torch") from missing
 
     count = torch.get_num_threads()
     torch.set_num_threads(1)

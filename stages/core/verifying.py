@@ -17,7 +17,7 @@ from stages.core import (
     statistics,
     threads,
 )
-from stages.core.errors import TunesmithError
+from stages.core.errors import MissingPackage, TunesmithError
 from stages.core.example import Message, nfc
 from stages.core.llamaruntime import Answer, Runtime
 from stages.core.parity import Check, Pair
@@ -63,6 +63,8 @@ def report(case: Case, judge: Judge) -> dict[str, Any]:
             rendered = _served(case)
             runtime = stack.enter_context(llamaruntime.open_file(case.path))
             _require_vocabulary(case, runtime)
+        except MissingPackage:  # the machine's fault, not the file's
+            raise
         except TunesmithError as refusal:
             opens = parity.check("opens", False, True, False, refusal.what)
             others = [parity.skipped(name, "the file does not open") for name in parity.NAMES[1:]]
