@@ -82,35 +82,6 @@ def answers(
     return found, stopped / len(rows)
 
 
-def require_tokens(prompts: Sequence[Sequence[int]]) -> None:
-    """Refuse a prompt that nothing can go on from."""
-    if not all(prompts):
-        raise TunesmithError(
-            f"Prompt {[bool(prompt) for prompt in prompts].index(False)} has no tokens.",
-            why="A model needs at least one token to go on from.",
-            do="Give every row a user message before its answer.",
-        )
-
-
-def stop_ids(model: Path) -> list[int]:
-    """The ids that end an answer: generation_config.json's, or the ones in config.json.
-
-    Raises:
-        TunesmithError: neither file names one.
-    """
-    for name in ("generation_config.json", "config.json"):
-        path = model / name
-        found = files.read_json(path).get("eos_token_id") if path.is_file() else None
-        if found is not None:
-            return sorted(found if isinstance(found, list) else [found])
-    raise TunesmithError(
-        "The model names no token that ends an answer.",
-        where=f"{model}/generation_config.json: eos_token_id",
-        why="It would write to the token limit every time.",
-        do="Use a base whose generation_config.json holds eos_token_id.",
-    )
-
-
 def decoder(model: Path) -> Callable[[list[int]], str]:
     """Token ids -> text by the model's own tokenizer.json, control tokens left out."""
     from tokenizers import Tokenizer

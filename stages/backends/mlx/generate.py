@@ -1,21 +1,21 @@
 """A model folder and token prompts in, new token ids out: batched, cached, and repeatable."""
 
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stages.backends.mlx import load
-from stages.core import batches, scoring
+from stages.core import decoding
+from stages.core.decoding import Draws, Prompts
 
 CHUNK = 512  # prompt tokens of a row read at once, so that their scores fit into memory
 
 
 def generate(
     model: Path,
-    prompts: Sequence[Sequence[int]],
+    prompts: Prompts,
     *,
     max_new_tokens: int,
     temperature: float,
@@ -24,24 +24,19 @@ def generate(
 ) -> Iterator[tuple[int, list[int], bool]]:
     """Yield (index of the prompt, its new ids, whether it stopped by itself), batch by batch.
 
-    What it promises is what the torch engine promises: the token that stops is not among the ids,
-    temperature 0 takes the likeliest token, and else each token is drawn by one uniform number
-    that depends on seed, index and position alone. The numbers are the torch engine's own.
+    What it promises is what the torch engine promises, and the numbers it draws are the same.
 
     Raises:
         TunesmithError: a prompt without tokens, or a model that names no end-of-turn token.
         MissingPackage: mlx or mlx-lm is not installed.
     """
-    scoring.require_tokens(prompts)
-    stops = scoring.stop_ids(model)
-    lengths = [len(prompt) for prompt in prompts]
-    loaded = ready(model, max(lengths, default=0) + max_new_tokens)
-    for rows in batches.by_length(lengths, batch_size):
-        draws = None if temperature == 0 else [random.Random(f"{seed}/{row}") for row in rows]
-        batch = [prompts[row] for row in rows]
-        made = _decode(loaded, batch, max_new_tokens, temperature, draws, stops)
-        for row, (ids, stopped) in zip(rows, made, strict=True):
-            yield row, ids, stopped
+    decoding.require_tokens(prompts)
+    stops = decoding.stop_ids(model)
+    loaded = ready(model, max(map(len, prompts), default=0) + max_new_tokens)
+    return decoding.generate(
+        prompts, lambda some: Answering(loaded, some, temperature), stops=stops,
+        most=max_new_tokens, drawn=temperature > 0, seed=seed, batch_size=batch_size,
+    )  # fmt: skip
 
 
 def ready(folder: Path, longest: int) -> Any:
@@ -53,41 +48,32 @@ def ready(folder: Path, longest: int) -> Any:
     return model
 
 
-def _decode(
-    model: Any,
-    prompts: Sequence[Sequence[int]],
-    most: int,
-    temperature: float,
-    draws: list[random.Random] | None,
-    stops: list[int],
-) -> list[tuple[list[int], bool]]:
-    """The answers of one batch; rows that stop leave it, so the others go on faster."""
-    import mlx.core as mx
+class Answering:
+    """Rows whose tokens are all in the cache but the last of each."""
 
-    found: list[list[int]] = [[] for _ in prompts]
-    stopped = [False] * len(prompts)
-    live = list(range(len(prompts)))
-    cache = _read(model, [prompt[:-1] for prompt in prompts])
-    last = [prompt[-1] for prompt in prompts]
-    for _ in range(most):
-        logits = model(mx.array(last)[:, None], cache=cache)[:, -1]
-        picked = _pick(logits, temperature, draws and [draws[row] for row in live])
-        for row, token in zip(live, picked, strict=True):
-            stopped[row] = token in stops
-            if not stopped[row]:
-                found[row].append(token)
-        keep = [place for place, row in enumerate(live) if not stopped[row]]
-        if not keep:
-            break
-        if len(keep) < len(live):
-            for layer in cache:
+    def __init__(self, model: Any, prompts: Prompts, temperature: float) -> None:
+        self.model, self.temperature = model, temperature
+        self.cache = _read(model, [prompt[:-1] for prompt in prompts])
+        self.last = [prompt[-1] for prompt in prompts]
+
+    def following(self, draws: Draws) -> list[int]:
+        """The token that follows each row."""
+        import mlx.core as mx
+
+        logits = self.model(mx.array(self.last)[:, None], cache=self.cache)[:, -1]
+        return _pick(logits, self.temperature, draws)
+
+    def go_on(self, keep: list[int], last: list[int]) -> None:
+        """Keep the rows at these places alone, each with one token more."""
+        import mlx.core as mx
+
+        if len(keep) < len(self.last):
+            for layer in self.cache:
                 layer.filter(mx.array(keep))
-            live = [live[place] for place in keep]
-        last = [found[row][-1] for row in live]
-    return list(zip(found, stopped, strict=True))
+        self.last = last
 
 
-def _read(model: Any, prompts: Sequence[Sequence[int]]) -> list[Any]:
+def _read(model: Any, prompts: Prompts) -> list[Any]:
     """Each layer's cache of these rows, their last tokens side by side.
 
     The rows are padded on the right while they are read, so that no token, of the padding
@@ -111,7 +97,7 @@ def _read(model: Any, prompts: Sequence[Sequence[int]]) -> list[Any]:
     return cache
 
 
-def _pick(logits: Any, temperature: float, draws: list[random.Random] | None) -> list[int]:
+def _pick(logits: Any, temperature: float, draws: Draws) -> list[int]:
     """The likeliest token of each row, or the one where the row's draw falls in its CDF."""
     import mlx.core as mx
 

@@ -1,17 +1,17 @@
 """A model folder and token prompts in, new token ids out: batched, cached, and repeatable."""
 
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from stages.backends.torch import load
-from stages.core import batches, scoring
+from stages.core import decoding
+from stages.core.decoding import Draws, Prompts
 
 
 def generate(
     model: Path,
-    prompts: Sequence[Sequence[int]],
+    prompts: Prompts,
     *,
     max_new_tokens: int,
     temperature: float,
@@ -20,24 +20,19 @@ def generate(
 ) -> Iterator[tuple[int, list[int], bool]]:
     """Yield (index of the prompt, its new ids, whether it stopped by itself), batch by batch.
 
-    The token that stops is not among the ids. Temperature 0 takes the likeliest token. Else each
-    token is drawn by one uniform number that depends on seed, index and position alone, so the
-    batch a prompt is in does not change its draws.
+    Temperature 0 takes the likeliest token; `decoding.generate` says how others are drawn.
 
     Raises:
         TunesmithError: a prompt without tokens, or a model that names no end-of-turn token.
         MissingPackage: torch or transformers is not installed.
     """
-    scoring.require_tokens(prompts)
-    stops = scoring.stop_ids(model)
+    decoding.require_tokens(prompts)
+    stops = decoding.stop_ids(model)
     loaded = ready(model)
-    lengths = [len(prompt) for prompt in prompts]
-    for rows in batches.by_length(lengths, batch_size):
-        draws = None if temperature == 0 else [random.Random(f"{seed}/{row}") for row in rows]
-        batch = [prompts[row] for row in rows]
-        made = _decode(loaded, batch, max_new_tokens, temperature, draws, stops)
-        for row, (ids, stopped) in zip(rows, made, strict=True):
-            yield row, ids, stopped
+    return decoding.generate(
+        prompts, lambda some: Answering(loaded, some, temperature), stops=stops,
+        most=max_new_tokens, drawn=temperature > 0, seed=seed, batch_size=batch_size,
+    )  # fmt: skip
 
 
 def ready(folder: Path) -> Any:
@@ -47,44 +42,41 @@ def ready(folder: Path) -> Any:
     return load.model(folder, "auto" if kind == "cuda" else "fp32").eval().to(kind)
 
 
-def _decode(
-    model: Any,
-    prompts: Sequence[Sequence[int]],
-    most: int,
-    temperature: float,
-    draws: list[random.Random] | None,
-    stops: list[int],
-) -> list[tuple[list[int], bool]]:
-    """The answers of one batch; rows that stop leave it, so the others go on faster."""
-    import torch
+class Answering:
+    """Rows padded on the left, with the mask of their real tokens and the cache of those read."""
 
-    found: list[list[int]] = [[] for _ in prompts]
-    stopped = [False] * len(prompts)
-    live = list(range(len(prompts)))
-    with torch.inference_mode():
-        ids, mask = _left_padded(prompts, model.device)
-        cache: Any = None
-        for _ in range(most):
-            logits, cache = _next(model, ids, mask, cache)
-            picked = _pick(logits, temperature, draws and [draws[row] for row in live])
-            for row, token in zip(live, picked, strict=True):
-                stopped[row] = token in stops
-                if not stopped[row]:
-                    found[row].append(token)
-            keep = [place for place, row in enumerate(live) if not stopped[row]]
-            if not keep:
-                break
-            if len(keep) < len(live):
-                chosen = torch.tensor(keep, device=model.device)
-                cache.batch_select_indices(chosen)
-                mask = mask[chosen]
-                live = [live[place] for place in keep]
-            ids = torch.tensor([[found[row][-1]] for row in live], device=model.device)
-            mask = torch.nn.functional.pad(mask, (0, 1), value=1)
-    return list(zip(found, stopped, strict=True))
+    def __init__(self, model: Any, prompts: Prompts, temperature: float) -> None:
+        self.model, self.temperature = model, temperature
+        self.ids, self.mask = _left_padded(prompts, model.device)
+        self.cache: Any = None
+
+    def following(self, draws: Draws) -> list[int]:
+        """Read what was not read yet; the token that follows each row."""
+        import torch
+
+        places = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -self.ids.shape[1] :]
+        with torch.inference_mode():
+            out = self.model(
+                input_ids=self.ids, attention_mask=self.mask, position_ids=places,
+                past_key_values=self.cache, use_cache=True, logits_to_keep=1,
+            )  # fmt: skip
+        self.cache = out.past_key_values
+        return _pick(out.logits[:, -1], self.temperature, draws)
+
+    def go_on(self, keep: list[int], last: list[int]) -> None:
+        """Keep the rows at these places alone, each with one token more."""
+        import torch
+
+        if len(keep) < len(self.mask):
+            chosen = torch.tensor(keep, device=self.model.device)
+            with torch.inference_mode():
+                self.cache.batch_select_indices(chosen)
+            self.mask = self.mask[chosen]
+        self.ids = torch.tensor(last, device=self.model.device)[:, None]
+        self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], device: Any) -> tuple[Any, Any]:
+def _left_padded(prompts: Prompts, device: Any) -> tuple[Any, Any]:
     """[rows, longest] ids padded on the left with id 0, and the mask of the real ones."""
     import torch
 
@@ -94,17 +86,7 @@ def _left_padded(prompts: Sequence[Sequence[int]], device: Any) -> tuple[Any, An
     return ids, mask
 
 
-def _next(model: Any, ids: Any, mask: Any, cache: Any) -> tuple[Any, Any]:
-    """The logits [rows, words] after the last token, and the cache with `ids` added."""
-    places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    out = model(
-        input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache,
-        use_cache=True, logits_to_keep=1,
-    )  # fmt: skip
-    return out.logits[:, -1], out.past_key_values
-
-
-def _pick(logits: Any, temperature: float, draws: list[random.Random] | None) -> list[int]:
+def _pick(logits: Any, temperature: float, draws: Draws) -> list[int]:
     """The likeliest token of each row, or the one where the row's draw falls in its CDF."""
     import torch
 
