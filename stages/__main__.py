@@ -191,6 +191,17 @@ def parity(
     command.run(steps, as_json, output)
 
 
+@app.command()
+def check(
+    model: Annotated[str, typer.Argument(help="An entry of `models`. [default: all]")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show this machine, its backends, and whether each model's training fits into it."""
+    from stages.commands import check as command
+
+    command.run(model, as_json)
+
+
 adapters = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,

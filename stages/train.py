@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.core import files, manifest, settings
+from stages.core import files, manifest, room, settings
 
 
 def run(key: str) -> None:
@@ -17,7 +17,8 @@ def run(key: str) -> None:
     files.require_complete(tokens, f"tokenise@{key}")
     out, report = files.adapter_dir(key), files.report_dir(key) / "train"
     backend = importlib.import_module(f"stages.backends.{model.backend}.train")
-    backend.train(model, base, tokens, out, report)
+    with room.watched(key, model, base, tokens):
+        backend.train(model, base, tokens, out, report)
     made = manifest.read(out)
     loss = made["loss"]
     print(

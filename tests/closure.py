@@ -15,10 +15,12 @@ EXEMPT = {
     "stages/core/hub.py": "fetches files whose digests the pinned commit fixes",
     "stages/core/hub_copies.py": "keeps what hub.py fetched",
     "stages/core/hub_failures.py": "words the refusals of a hub",
+    "stages/core/machine.py": "measures this machine; it decides at most whether a gap is measured",
     "stages/core/mistakes.py": "words the linter's refusals",
     "stages/core/params_text.py": "reads params.yaml, whose values DVC tracks themselves",
     "stages/core/plugins.py": "finds modules by name; DVC names the plug-in it depends on",
     "stages/core/progress.py": "shows counts on the terminal",
+    "stages/core/room.py": "refuses a training before it, or words its end; it hands nothing on",
     "stages/core/runner.py": "starts the stage and notes its cost",
     "stages/core/settings.py": "parses params.yaml, whose values DVC tracks themselves",
 }

@@ -814,3 +814,48 @@ def test_full_weights_that_the_base_does_not_have_are_refused(project, change, s
     with pytest.raises(TunesmithError, match=said):
         command.run_import(brought(weights, config), "first")
     assert not PLACED.exists()
+
+
+def test_an_adapter_whose_manifest_names_another_base_is_not_imported(project):
+    command.run_import(brought(), "first", "elsewhere")
+    found = files.read_json(Path("elsewhere/manifest.json"))
+    found["base"] |= {"id": "other", "hash": "0" * 64}
+    files.write_json(Path("elsewhere/manifest.json"), found)
+
+    with pytest.raises(
+        TunesmithError, match=r"trained on other \(000000000000\); models/base/small"
+    ):
+        command.run_import("elsewhere", "first")
+    assert not PLACED.exists()
+
+
+def test_an_adapter_is_not_exported_for_another_base_than_its_own(project):
+    from tiny import tiny_model
+
+    command.run_import(brought(), "first")
+    with files.directory(BASE) as out:
+        tiny_model(out, seed=2)
+
+    with pytest.raises(TunesmithError, match="trained on models/base/small") as refused:
+        command.run_export("first")
+    assert "dvc repro train@first" in str(refused.value)
+    assert not Path("exports").exists()
+
+
+def test_the_base_that_an_adapter_names_is_said_where_only_shapes_could_be_compared(
+    project, capsys
+):
+    command.run_import(brought(), "first")
+    assert "It says that it was trained on /somebody/elses/disk." in capsys.readouterr().out
+
+    command.run_export("first")
+    command.run_import("exports/first-mlx", "first", "again")
+    assert "It says" not in capsys.readouterr().out
+
+
+def test_a_target_below_a_file_and_whole_weights_are_refused_by_name(project):
+    Path("afile").write_text("")
+    with pytest.raises(TunesmithError, match="afile is a file, so there can be no afile/x"):
+        command.run_import(brought(), "first", "afile/x")
+    with pytest.raises(TunesmithError, match="models/base/small holds whole weights"):
+        command.run_import(str(BASE), "first")

@@ -17,6 +17,7 @@ from safetensors import safe_open
 
 from stages.core import checkpoints, files, manifest, merge, shards, targets, training
 from stages.core.errors import MissingPackage, TunesmithError
+from stages.core.machine import Space
 
 mx = pytest.importorskip("mlx.core")
 pytest.importorskip("mlx_lm")
@@ -669,3 +670,36 @@ def test_the_device_names_the_blas_that_was_put_before_mlxs_own(monkeypatch):
         pytest.skip("a BLAS is used on CPUs alone")
 
     assert load.device().name == "MLX on CPU with libblas.so.3"
+
+
+def test_without_room_for_the_whole_base_the_loss_after_merging_is_left_out(
+    tmp_path, wide, monkeypatch
+):
+    tokens = made.tokens(tmp_path / "chats", wide)
+    monkeypatch.setattr(backend.machine, "memory", lambda: Space(999, 1000))
+
+    out = train(tmp_path, wide, tokens, "out", made.settings(quantise="4bit", max_steps=1))
+
+    assert set(manifest.read(out)["quantised"]) == {"kind", "valid_loss"}
+
+
+def test_a_base_that_is_rounded_is_never_in_memory_as_a_whole(tmp_path):
+    pytest.importorskip("torch")
+    from stages.commands.parity import models
+
+    large = {**models.SHAPE, "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 6}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "SHAPE", large)
+        base = models.make("qwen3", tmp_path / "large")
+    peaks = []
+    for held in ("none", "4bit"):
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        before = mx.get_active_memory()
+        model = backend.build(
+            made.settings(quantise=held), base, ["q_proj"], "fp32", held, Draws(1), 8
+        )
+        peaks.append(mx.get_peak_memory() - before)
+        del model
+
+    assert peaks[1] < 0.4 * peaks[0]

@@ -20,6 +20,7 @@ from stages import train as stage
 from stages.core import checkpoints, files, manifest, memory, merge, settings, training
 from stages.core.batches import Rows
 from stages.core.errors import MissingPackage
+from stages.core.machine import Space
 from stages.core.settings import Dpo, Lora, Model, Train
 
 torch = pytest.importorskip("torch")
@@ -279,13 +280,13 @@ def test_the_quantised_base_is_freed_before_the_whole_one_is_read(tmp_path, base
 )  # fmt: skip
 def test_the_whole_base_is_read_where_there_is_room_for_it(device, gpu, memory, where, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (gpu, 999))
-    monkeypatch.setattr(gap, "available", lambda: memory)
+    monkeypatch.setattr(gap.machine, "memory", lambda: Space(999, memory))
 
     assert gap.place(100, 30, device) == where
 
 
 def test_without_room_for_the_whole_base_the_gap_is_left_out(tmp_path, base, monkeypatch):
-    monkeypatch.setattr(gap, "available", lambda: 1000)
+    monkeypatch.setattr(gap.machine, "memory", lambda: Space(999, 1000))
 
     out = train(tmp_path, base, "out", chosen(max_steps=1))
 

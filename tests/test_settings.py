@@ -203,23 +203,23 @@ CASES = {
     "warm-up beyond one": (
         ("warmup: 0.0", "warmup: 1.5"),
         "warmup",
-        "models.first.train.warmup: Value error, write a fraction of the steps below 1.0, or a "
+        "models.first.train.warmup: write a fraction of the steps below 1.0, or a "
         "whole number of steps (it is 1.5).",
     ),
     "warm-up of 1.0": (
         ("warmup: 0.0", "warmup: 1.0"),
         "warmup",
-        "models.first.train.warmup: Value error, write a fraction of the steps below 1.0",
+        "models.first.train.warmup: write a fraction of the steps below 1.0",
     ),
     "warm-up below zero": (
         ("warmup: 0.0", "warmup: -1"),
         "warmup",
-        "models.first.train.warmup: Value error, write a fraction",
+        "models.first.train.warmup: write a fraction",
     ),
     "yes for a warm-up": (
         ("warmup: 0.0", "warmup: yes"),
         "warmup",
-        "models.first.train.warmup: Value error, write a fraction of the steps below 1.0, or a "
+        "models.first.train.warmup: write a fraction of the steps below 1.0, or a "
         "whole number of steps (it is True).",
     ),
     "no layers": (
@@ -231,6 +231,11 @@ CASES = {
         ("layers: 0", "layers: -1"),
         "    lora:",
         "models.first.lora.layers: Input should be greater than or equal to 0 (it is -1).",
+    ),
+    "all weights of a rounded base": (
+        ("method: lora\n    quantise_base: none", "method: full\n    quantise_base: 4bit"),
+        "quantise_base:",
+        "models.first.quantise_base: method full trains the base's own weights",
     ),
     "dpo without its block": (
         ("method: lora", "method: dpo"),
@@ -255,7 +260,7 @@ CASES = {
     "branch as revision": (
         ("revision: 0123456789abcdef0123456789abcdef01234567", "revision: main"),
         "small:",
-        "bases.small.revision: Value error, a revision is the 40 digits (0-9, a-f) of one commit",
+        "bases.small.revision: a revision is the 40 digits (0-9, a-f) of one commit",
     ),
 }
 
@@ -279,6 +284,17 @@ def test_each_mistake_is_named_by_file_line_key_and_what_is_allowed(
     number = line(text, "method: lora") + 1 if place.startswith("never") else line(text, place)
     found = problems(tmp_path, text)
     assert any(problem.startswith(f"params.yaml:{number}: {said}") for problem in found), found
+
+
+def test_fp16_is_refused_for_mlx_alone_and_before_anything_is_built(tmp_path: Path) -> None:
+    half = ("precision: fp32", "precision: fp16")
+    text = params(("backend: torch", "backend: mlx"), half)
+    at = line(text, "precision: fp16")
+    assert problems(tmp_path, params(half)) == []
+    assert problems(tmp_path, text) == [
+        f"params.yaml:{at}: models.first.train.precision: MLX has no loss scaling, so small "
+        "gradients would be lost; write auto, bf16 or fp32"
+    ]
 
 
 def test_an_alias_and_a_merge_are_refused_where_they_are_used(tmp_path: Path) -> None:

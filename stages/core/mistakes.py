@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from stages.core.settings import Model, Params
 
 
+OURS = "is missing; nothing has a default in code, so write it."
+
+
 def explain(
-    failure: ValidationError, model: type[BaseModel], prefix: str = ""
+    failure: ValidationError, model: type[BaseModel], prefix: str = "", missing: str = OURS
 ) -> Iterable[tuple[str, str]]:
     """(key, what is wrong and what is allowed) for each error of a validation."""
     for error in failure.errors():
@@ -23,10 +26,10 @@ def explain(
             known = _fields_at(model, place[:-1])
             yield key, f"unknown key. {plugins.nearest(str(place[-1]), known)}"
         elif error["type"] == "missing":
-            yield key, "is missing; nothing has a default in code, so write it."
+            yield key, missing
         else:
             given = f" (it is {error['input']!r})" if not isinstance(error["input"], dict) else ""
-            yield key, f"{error['msg']}{given}."
+            yield key, f"{error['msg'].removeprefix('Value error, ')}{given}."
 
 
 def _fields_at(model: type[BaseModel], place: list[Any]) -> list[str]:
@@ -114,6 +117,9 @@ def method(place: str, model: "Model") -> Iterable[tuple[str, str]]:
     if model.method == "full" and model.quantise_base != "none":
         text = "method full trains the base's own weights, which rounding would lose; write none"
         yield f"{place}.quantise_base", text
+    if model.backend == "mlx" and model.train.precision == "fp16":
+        text = "MLX has no loss scaling, so small gradients would be lost; write auto, bf16 or fp32"
+        yield f"{place}.train.precision", text
     if model.train.max_steps and not model.train.warmup < model.train.max_steps:
         text = f"the learning rate would still be rising when max_steps ({model.train.max_steps})"
         yield f"{place}.train.warmup", f"{text} end the run."

@@ -3,7 +3,7 @@
 import ctypes
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def require_platform(system: str, machine: str, macos: str, libc: tuple[str, str
         f"MLX does not exist for this platform ({found}).",
         where="models.<model>.backend, models.<model>.evaluate.engine",
         why="It is built for macOS 14 or later on Apple silicon, and Linux with glibc 2.35.",
-        do="Set backend: torch (and evaluate.engine: torch): it runs everywhere.",
+        do="Set backend: torch (and evaluate.engine: torch). On Apple silicon: an arm64 Python.",
     )
 
 
@@ -109,12 +109,14 @@ def device() -> Device:
     return Device(kind, f"MLX on {mx.device_info().get('device_name', kind)}")
 
 
-def model(folder: Path, use: str) -> Any:
+def model(folder: Path, use: str, prepare: Callable[[Any], None] | None = None) -> Any:
     """The model of a folder, a class of mlx_lm.models, not training and with nothing frozen.
 
     Args:
         folder: a Hugging Face model folder; no tokenizer is needed and no hub is asked.
         use: type of its weights: fp32, bf16, fp16, or `auto`: their own.
+        prepare: changes the model before its weights are read; they are then read one by one, so
+            that what it rounds is never there as a whole.
 
     Raises:
         TunesmithError: a config that MLX would misread, a mixture of experts, quantised weights,
@@ -122,6 +124,7 @@ def model(folder: Path, use: str) -> Any:
         MissingPackage: mlx or mlx_lm is not installed.
     """
     mx = require()
+    from mlx.utils import tree_flatten
     from mlx_lm.utils import load_model
 
     check_config(files.read_json(folder / "config.json"), folder)
@@ -129,7 +132,10 @@ def model(folder: Path, use: str) -> Any:
     dtypes = {"fp32": mx.float32, "bf16": mx.bfloat16, "fp16": mx.float16}
     if use != "auto":
         loaded.set_dtype(dtypes[use])
-    mx.eval(loaded.parameters())
+    if prepare:
+        prepare(loaded)
+    for _, weight in tree_flatten(loaded.parameters()):
+        mx.eval(weight)
     _mend_scale(loaded)
     return loaded
 

@@ -31,6 +31,7 @@ def run_import(folder: str, model: str, to: str = "") -> None:
     place = files.adapter_dir(model)
     target = _free(Path(to or place), place)
     source = Path(folder)
+    told = _trained_on(source, chosen, base)
     if reading.is_full(source):
         facts = _import_full(source, base, chosen, target)
         said = f"{facts['tensors']} weights, {facts['changed']} of them of the adapter"
@@ -39,6 +40,9 @@ def run_import(folder: str, model: str, to: str = "") -> None:
         facts = _import_updates(brought, base, chosen, target)
         said = f"{facts['updates']} updates, {facts['method']}, rank {facts['rank']}"
     print(f"{model}: {said}, from {facts['source']['form']}; all fit {chosen.base}")
+    if told:
+        print(f"It says that it was trained on {told}. Names and shapes fit; nothing else could be")
+        print(f"compared with {chosen.base}: on other weights it would do something else.")
     print(f"written to {target}/")
     if target.resolve() == place.resolve():
         _in_place(model)
@@ -65,8 +69,11 @@ def run_export(model: str, to: str = "") -> None:
             do=f'dvc repro fuse@{model}, then: mlx_lm.load("{files.fused_dir(model)}")',
         )
     adapter.read(folder)
-    made = manifest.read(folder)["base"]
-    config = files.read_json(_base(chosen) / "config.json")
+    made, base = manifest.read(folder)["base"], _base(chosen)
+    here = manifest.base_facts(chosen.base, base)
+    if made["hash"] != here["hash"]:
+        raise _other_base(made, here, folder, f"dvc repro train@{model}")
+    config = files.read_json(base / "config.json")
     tensors, words = reading.peft_form().to_mlx(folder, config["num_hidden_layers"])
     with files.directory(target) as out:
         _save(tensors, out / reading.MLX_WEIGHTS, {"format": "mlx"})
@@ -75,6 +82,33 @@ def run_export(model: str, to: str = "") -> None:
     print(f"{model}: {words['fine_tune_type']} of mlx-lm's form in {target}/")
     print(f"It belongs to {made['id']}{revision} ({chosen.base} here) and to no other base:")
     print(f'  mlx_lm.load("{chosen.base}", adapter_path="{target}")')
+
+
+def _trained_on(source: Path, chosen: Model, base: Path) -> str:
+    """The base that the adapter names, where that may be another one; empty where it is this one.
+
+    Raises:
+        TunesmithError: its manifest holds the hash of another base.
+    """
+    here, path = manifest.base_facts(chosen.base, base), source / NAME
+    made = files.read_json(path).get("base", {}) if path.is_file() else {}
+    if made.get("hash", here["hash"]) != here["hash"]:
+        raise _other_base(made, here, path, "Name the model whose base it is: --model <model>")
+    raw = reading.read_config(source)
+    told = str(raw.get("base_model_name_or_path") or raw.get("model") or "")
+    return "" if made or told in (here["id"], chosen.base) else told or "a base it does not name"
+
+
+def _other_base(
+    made: Mapping[str, str], here: Mapping[str, str], where: Path, do: str
+) -> TunesmithError:
+    return TunesmithError(
+        f"The adapter was trained on {made['id']} ({made['hash'][:12]}); "
+        f"{here['path']} is {here['hash'][:12]}.",
+        where=str(where),
+        why="On other weights the update does not do what was trained.",
+        do=do,
+    )
 
 
 def _import_updates(brought: Brought, base: Path, chosen: Model, target: Path) -> dict[str, Any]:
@@ -163,12 +197,20 @@ def _free(target: Path, allowed: Path | None = None) -> Path:
             why=f"Stages own {', '.join(f'{name}/' for name in OURS)} and would remove it.",
             do=f"Name a folder elsewhere{f', or {allowed}' if allowed else ''}.",
         )
+    above = next((parent for parent in target.parents if parent.exists()), Path())
+    if not above.is_dir():
+        raise TunesmithError(
+            f"{above} is a file, so there can be no {target}.",
+            where="--to",
+            why="The adapter is written as a folder.",
+            do="Name another folder with --to.",
+        )
     if target.exists() or target.is_symlink():
         raise TunesmithError(
             f"{target} exists already.",
             where="--to",
             why="Nothing is overwritten: it may be the only copy.",
-            do=f"Name another folder with --to, or first: mv {target} {target.name}.old",
+            do=f"Name another folder with --to, or first: mv {target} {target}.old",
         )
     return target
 

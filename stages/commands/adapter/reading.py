@@ -108,6 +108,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     why = "It says how strongly the weights count; without it they mean nothing."
     do = "Name the folder with adapter_config.json and the safetensors file beside it."
     if not path.is_file():
+        if sorted(folder.glob("model*.safetensors")):
+            do = "To start from it, name it as a model's base; an adapter has adapter_config.json."
+            raise TunesmithError(
+                f"{folder} holds whole weights and no adapter.", where=str(folder), why=why, do=do
+            )
         what = "has no adapter_config.json" if folder.is_dir() else "is no folder"
         raise TunesmithError(f"{folder} {what}.", where=str(path), why=why, do=do)
     try:
@@ -182,7 +187,7 @@ def _parsed(kind: type[Config], raw: dict[str, Any], folder: Path) -> Config:
     try:
         return kind.model_validate(raw)
     except ValidationError as failure:
-        found = list(mistakes.explain(failure, kind))
+        found = list(mistakes.explain(failure, kind, missing="is missing."))
         raise TunesmithError(
             "\n".join(f"adapter_config.json: {key}: {text}" for key, text in found),
             where=f"{folder / adapter.CONFIG}: {found[0][0]}",

@@ -1,5 +1,7 @@
 """Token rows and a base in, an adapter (PEFT form) or full weights with their manifest out."""
 
+import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ from stages.backends.mlx.train.adapting import Draws
 from stages.backends.mlx.train.optimizer import Arrays
 from stages.backends.mlx.train.preference import Preferring
 from stages.backends.mlx.train.trainer import Planned, Setup
-from stages.core import checkpoints, files, manifest, targets, training
+from stages.core import checkpoints, files, machine, manifest, targets, training
 from stages.core.batches import Rows
 from stages.core.settings import Model
 
 PACKAGES = ("mlx", "mlx-lm")
+BYTES = {"fp32": 4, "bf16": 2}
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
@@ -104,7 +107,8 @@ def build(
         TunesmithError: mlx_lm holds the weights under other names or in other shapes.
     """
     known = training.tensors(base)
-    model = load.model(base, use if leaves else "fp32")
+    rounding = partial(quantising.quantise, kind=held) if held != "none" else None
+    model = load.model(base, use if leaves else "fp32", rounding)
     if not hasattr(model, "model"):
         raise adapting.renamed(model, known[0].name)
     load.mend_masks(model, base, longest)
@@ -113,8 +117,6 @@ def build(
         if wrong := saving.differing(adapting.trained(model), known, tied):
             raise adapting.renamed(model, wrong)
         return model
-    if held != "none":
-        quantising.quantise(model, held)
     blocks = targets.blocks(settings.lora.layers, known)
     adapting.adapt(model, known, leaves, blocks, settings.method, settings.lora, draws)
     return model
@@ -123,20 +125,35 @@ def build(
 def cost(made: Planned, base: Path, leaves: list[str]) -> dict[str, Any]:
     """What rounding the base cost: the valid loss on it, and with the adapter on the whole base.
 
-    Empty where the base was whole. The rounded base is freed before the whole one is loaded.
+    Empty where the base was whole. The rounded base is freed before the whole one is loaded; the
+    second loss is left out where that has no room even then.
     """
-    settings = made.setup.settings
-    if settings.quantise_base == "none":
-        return {}
-    kind = words.quantised_kind(settings.quantise_base)
-    valid = made.series[-1]["valid_loss"]
-    if valid is None:
-        return training.quantised(kind, None, None)
-    made.model = None
     setup = made.setup
-    longest = _longest(setup.rows, setup.valid)
-    made.model = build(settings, base, leaves, made.precision, "none", setup.draws, longest)
-    return training.quantised(kind, valid, made.on_valid()["valid_loss"])
+    held = setup.settings.quantise_base
+    if held == "none":
+        return {}
+    valid, merged = made.series[-1]["valid_loss"], None
+    values = sum(math.prod(tensor.shape) for tensor in training.tensors(base))
+    if valid is not None and free(made) > BYTES[made.precision] * values:
+        longest = _longest(setup.rows, setup.valid)
+        made.model = build(
+            setup.settings, base, leaves, made.precision, "none", setup.draws, longest
+        )
+        merged = made.on_valid()["valid_loss"]
+    return training.quantised(words.quantised_kind(held), valid, merged)
+
+
+def free(made: Planned) -> int:
+    """Let go of model and optimizer; bytes there are then beside what a step passes through."""
+    import mlx.core as mx
+
+    passing = mx.get_peak_memory() - mx.get_active_memory()
+    made.model = made.optimizer = None
+    mx.clear_cache()
+    if made.device.kind == "cpu":
+        return machine.memory().free - passing
+    whole = int(mx.device_info()["max_recommended_working_set_size"])
+    return whole - mx.get_active_memory() - passing
 
 
 def write_adapter(made: Planned, out: Path) -> None:
@@ -154,7 +171,7 @@ def write_adapter(made: Planned, out: Path) -> None:
         {name: np.array(weight) for name, weight in made.params.items()},
         rank=said["r"], scale=said["scale"], dora=settings.method == "dora",
         rslora=settings.method == "rslora", base=settings.base, dropout=settings.lora.dropout,
-        blocks=len(made.model.layers),
+        blocks=made.blocks,
     )  # fmt: skip
     save_file(tensors, out / peft_form.WEIGHTS, metadata={"format": "pt"})
     files.write_json(out / peft_form.CONFIG, config)

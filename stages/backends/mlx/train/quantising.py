@@ -14,7 +14,6 @@ def quantise(model: Any, kind: str) -> None:
     Raises:
         TunesmithError: a layer whose inputs are no multiple of the group size.
     """
-    import mlx.core as mx
     import mlx.nn as nn
 
     def chosen(name: str, module: Any) -> bool:
@@ -26,7 +25,6 @@ def quantise(model: Any, kind: str) -> None:
         return True
 
     nn.quantize(model, class_predicate=chosen, **words.quantised(kind))
-    mx.eval(model.parameters())
 
 
 def _uneven(name: str, width: int, kind: str) -> TunesmithError:

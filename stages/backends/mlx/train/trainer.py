@@ -39,14 +39,16 @@ class Planned:
     Attributes:
         series: what was measured at each step.
         params: the trained weights, fp32, by the model's names.
+        blocks: how many the model has.
     """
 
     def __init__(self, model: Any, params: Arrays, setup: Setup) -> None:
         self.model, self.params, self.setup = model, params, setup
+        self.blocks = len(model.layers)
         self.plan, self.device, self.precision = setup.plan, setup.device, setup.precision
         self.series: list[dict[str, Any]] = []
         self.rates = words.rates(setup.settings.train, len(setup.plan))
-        self.optimizer = Optimizer(setup.settings.train, params)
+        self.optimizer: Any = Optimizer(setup.settings.train, params)
 
     def run_from(self, checkpoint: Path | None) -> None:
         """Train from the start, or go on from a checkpoint.

@@ -7,10 +7,9 @@ from typing import Any
 
 from stages.backends.torch import load
 from stages.backends.torch.train import quantised
-from stages.core import training
+from stages.core import machine, training
 
 SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
-MEMINFO = Path("/proc/meminfo")
 
 
 def measure(made: Any, base: Path, held: str) -> dict[str, Any]:
@@ -61,15 +60,7 @@ def place(weights: int, passing: int, device: str) -> str | None:
 
         if weights + passing < torch.cuda.mem_get_info()[0]:
             return "cuda"
-    return "cpu" if weights + passing < available() else None
-
-
-def available() -> float:
-    """Bytes of memory that can be had without swapping; infinite where the system does not say."""
-    if not MEMINFO.is_file():
-        return math.inf
-    lines = dict(line.split(":") for line in MEMINFO.read_text(encoding="utf-8").splitlines())
-    return 1024 * int(lines["MemAvailable"].split()[0])
+    return "cpu" if weights + passing < machine.memory().free else None
 
 
 def on_whole_base(made: Any, base: Path, names: list[str], where: str) -> float:
