@@ -1,6 +1,8 @@
 """Parity: this machine in; how far MLX and torch agree on it, check by check, out."""
 
+import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ import orjson
 
 from stages.commands.parity import (
     adapters,
+    alone,
     answers,
     backends,
     logits,
@@ -26,10 +29,20 @@ from stages.core.parity import Check
 # What is trained: an untied model with biases by every method; a tied one with caps and norms of
 # its own; llama3's rotary embedding; one matrix for query, key and value.
 TRAINED = (
-    *(("qwen2", method) for method in training.METHODS),
-    ("gemma2", "full"), ("llama3", "dora"), ("phi3", "lora"),
+    *(("qwen2", method, "fp32") for method in training.METHODS),
+    ("gemma2", "full", "fp32"), ("llama3", "dora", "fp32"), ("phi3", "lora", "fp32"),
+)  # fmt: skip
+# The same in half as many steps: on Metal, precision `auto` is bf16.
+HALF = (
+    ("qwen2", "dpo", "fp32"), ("qwen2", "lora", "bf16"), ("qwen2", "full", "bf16"),
+    ("gemma2", "lora", "bf16"),
 )  # fmt: skip
 REPEATED = "qwen2"
+# What MLX alone does, in a quarter of the steps.
+RECOMPUTED = (("qwen2", "lora"), ("qwen2", "full"))
+HELD = "qwen2"
+LEAST = 5  # steps of a training
+INNER, WIDE = models.INNER, 128  # intermediate_size; weights in few bits need multiples of 64
 # What MLX and torch raise where a device computes something else, or cannot.
 BREAKS = (LookupError, OSError, RuntimeError, TunesmithError, TypeError, ValueError)
 
@@ -40,17 +53,23 @@ class Bench:
     def __init__(self, work: Path) -> None:
         self.work = work
 
-    def base(self, name: str) -> Path:
-        """The folder of an architecture's model."""
-        folder = self.work / name
+    def base(self, name: str, inner: int = INNER) -> Path:
+        """The folder of an architecture's model, of this intermediate_size."""
+        folder = self.work / (name if inner == INNER else f"{name}-{inner}")
         if not folder.is_dir():
-            rows.add_tokenizer(models.make(name, folder))
+            rows.add_tokenizer(models.make(name, folder, inner=inner))
         return folder
 
-    def tokens(self) -> Path:
-        """The rows; all models have the same tokenizer."""
-        folder = self.work / "tokens"
-        return folder if folder.is_dir() else rows.write(self.base(REPEATED), folder)
+    def tokens(self, *, paired: bool = False) -> Path:
+        """The rows, or preference pairs; all models have the same tokenizer."""
+        folder = self.work / ("pairs" if paired else "tokens")
+        if folder.is_dir():
+            return folder
+        return rows.write(self.base(REPEATED), folder, paired=paired)
+
+    def place(self, name: str, steps: int, work: Path, inner: int = INNER) -> alone.Place:
+        """All that a training with MLX alone needs."""
+        return alone.Place(name, self.base(name, inner), self.tokens(), steps, work)
 
 
 class Job(NamedTuple):
@@ -69,18 +88,23 @@ def run(steps: int, as_json: bool, output: str = "") -> None:
         output: a file for the report, too, in the same form.
 
     Raises:
+        TunesmithError: no file can be written to `output`.
         SystemExit: with code 1, where a check failed or none could be made.
     """
+    require_file(output)
     facts = machine.facts()
     lines = report.heading(facts, steps)
     if not as_json:
         print("\n".join(lines), flush=True)
     checks = []
-    for check in measure(steps):
-        checks.append(check)
-        lines.append(report.line(check))
-        if not as_json:
-            print(lines[-1], flush=True)
+    with warnings.catch_warnings():
+        # trl and peft use older names of transformers' and torch's; none is this machine's fault
+        warnings.simplefilter("ignore", FutureWarning)
+        for check in measure(steps):
+            checks.append(check)
+            lines.append(report.line(check))
+            if not as_json:
+                print(lines[-1], flush=True)
     lines.append(report.closing(checks))
     fine = report.passed(checks)
     found = {"facts": facts, "steps": steps, "passed": fine, "checks": checks}
@@ -90,6 +114,29 @@ def run(steps: int, as_json: bool, output: str = "") -> None:
         Path(output).write_text(f"{told}\n", encoding="utf-8")
     if not fine:
         raise SystemExit(1)
+
+
+def require_file(output: str) -> None:
+    """Refuse, before minutes of work, a report that could not be written; empty asks for none.
+
+    Raises:
+        TunesmithError: it is a folder, its folder is not there, or writing is not allowed.
+    """
+    path = Path(output)
+    what = ""
+    if path.is_dir():
+        what = "is a folder"
+    elif not path.parent.is_dir():
+        what = f"cannot be written: there is no folder {path.parent}"
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        what = "may not be written"
+    if output and what:
+        raise TunesmithError(
+            f"{output} {what}.",
+            where="--output",
+            why="The report is written when every check has been made, minutes from now.",
+            do="Name a file in a folder that is there, such as --output parity.txt",
+        )
 
 
 def measure(steps: int) -> Iterator[Check]:
@@ -122,9 +169,18 @@ def jobs(bench: Bench, steps: int) -> Iterator[Job]:
             yield Job(f"adapter {variant} {name}", partial(_adapter, bench, name, variant))
     for name in models.ARCHITECTURES:
         yield Job(f"greedy {name}", partial(_answers, bench, name))
-    for name, method in TRAINED:
-        yield Job(f"training {method} {name}", partial(_training, bench, name, method, steps))
+    half, quarter = (max(LEAST, steps // part) for part in (2, 4))
+    for chosen, count in ((TRAINED, steps), (HALF, half)):
+        for name, method, use in chosen:
+            call = partial(_training, bench, name, method, use, count)
+            yield Job(f"training {method} {use} {name}", call)
     yield Job(f"same bytes {REPEATED}", partial(_repeat, bench, steps))
+    yield Job(f"same bytes dropout {REPEATED}", partial(_dropout, bench, quarter))
+    for name, method in RECOMPUTED:
+        call = partial(_checkpointing, bench, name, method, quarter)
+        yield Job(f"checkpointing {method} {name}", call)
+    for kind, use in alone.KINDS:
+        yield Job(f"held {kind} {use} {HELD}", partial(_held, bench, kind, use, quarter))
 
 
 def _logits(bench: Bench, name: str, use: str, _: Path) -> Check:
@@ -139,12 +195,25 @@ def _answers(bench: Bench, name: str, _: Path) -> Check:
     return answers.compare(name, bench.base(name), rows.prompts(bench.tokens()))
 
 
-def _training(bench: Bench, name: str, method: str, steps: int, place: Path) -> Check:
-    return training.compare(name, bench.base(name), bench.tokens(), method, steps, place)
+def _training(bench: Bench, name: str, method: str, use: str, steps: int, work: Path) -> Check:
+    tokens = bench.tokens(paired=method == "dpo")
+    return training.compare(name, bench.base(name), tokens, method, use, steps, work)
 
 
-def _repeat(bench: Bench, steps: int, place: Path) -> list[Check]:
-    return training.repeat(REPEATED, bench.base(REPEATED), bench.tokens(), steps, place)
+def _repeat(bench: Bench, steps: int, work: Path) -> list[Check]:
+    return alone.repeat(bench.place(REPEATED, steps, work))
+
+
+def _dropout(bench: Bench, steps: int, work: Path) -> Check:
+    return alone.dropout(bench.place(REPEATED, steps, work))
+
+
+def _checkpointing(bench: Bench, name: str, method: str, steps: int, work: Path) -> Check:
+    return alone.checkpointing(bench.place(name, steps, work), method)
+
+
+def _held(bench: Bench, kind: str, use: str, steps: int, work: Path) -> list[Check]:
+    return alone.held(bench.place(HELD, steps, work, WIDE), kind, use)
 
 
 def said(problem: BaseException, work: Path) -> str:

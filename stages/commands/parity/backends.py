@@ -15,6 +15,7 @@ def wanting() -> str:
     """Why the two cannot be compared here, in one sentence; empty where they can."""
     try:
         part("torch.load").quiet()
+        part("torch.train.quantised").prepare("none")  # silences what peft brings up
         for module in ("peft", "trl"):
             importlib.import_module(module)
         part("mlx.load").require()

@@ -10,7 +10,7 @@ from stages.core import config_keys, files
 
 # fmt: off
 SHAPE: dict[str, Any] = {
-    "vocab_size": 512, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+    "vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048,
     "bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0, "tie_word_embeddings": True,
 }
@@ -46,9 +46,12 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # fmt: on
 ARCHITECTURES = tuple(KINDS)
+INNER = 96
 
 
-def make(name: str, folder: Path, *, seed: int = 0, dtype: str = "float32") -> Path:
+def make(
+    name: str, folder: Path, *, seed: int = 0, dtype: str = "float32", inner: int = INNER
+) -> Path:
     """Write config.json, model.safetensors and generation_config.json; return the folder.
 
     The logits of random tokens span about -4 to 4. The same seed gives the same weights in every
@@ -59,6 +62,7 @@ def make(name: str, folder: Path, *, seed: int = 0, dtype: str = "float32") -> P
         folder: where to write; made when it is not there.
         seed: of the weights.
         dtype: float32, bfloat16 or float16, of the stored weights.
+        inner: intermediate_size; weights are held in few bits where it is a multiple of 64.
 
     Raises:
         MissingPackage: torch or transformers is not installed.
@@ -69,7 +73,8 @@ def make(name: str, folder: Path, *, seed: int = 0, dtype: str = "float32") -> P
     kind, differs = KINDS[name]
     theta = differs["rope_parameters"]
     rope = {"rope_type": "default", "rope_theta": theta} if isinstance(theta, float) else theta
-    config = getattr(transformers, kind)(**SHAPE | differs | {"rope_parameters": rope})
+    sizes = SHAPE | {"intermediate_size": inner}
+    config = getattr(transformers, kind)(**sizes | differs | {"rope_parameters": rope})
     model = transformers.AutoModelForCausalLM.from_config(config)
     draw = np.random.default_rng(seed)
     with torch.no_grad():

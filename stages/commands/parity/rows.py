@@ -1,12 +1,14 @@
 """A folder in; a tokenizer, a chat template and tokenised chats for a small model there out.
 
 Among the chats are some of several turns, and some that call a tool; every answer of a chat is
-trained, and nothing else, by the same tokenise that every model's rows come from.
+trained, and nothing else, by the same tokenise that every model's rows come from. As preference
+pairs they have the same words, and a second last answer.
 """
 
 import importlib
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from stages.core import example, files, probes, tokenising, tokens
@@ -26,14 +28,15 @@ def add_tokenizer(folder: Path) -> None:
     tokenizer.save(tokenizer.build(texts, VOCABULARY), template, LENGTH, folder)
 
 
-def write(base: Path, out: Path) -> Path:
-    """Write the tokens folder of the chats, for the tokenizer of a base; returns `out`."""
+def write(base: Path, out: Path, *, paired: bool = False) -> Path:
+    """Write the tokens folder of the chats, or pairs, for a base's tokenizer; returns `out`."""
     chat = out.with_name(f"{out.name}-chat")
     chat.mkdir()
+    made = pairs if paired else chats
     for split in COUNTS:
-        example.write_lines(chat / f"{split}.jsonl", [row.row() for row in chats(split)])
-    with files.directory(out) as made:
-        tokenising.write(chat, base, made, tokenising.Rules(LENGTH, False, ()))
+        example.write_lines(chat / f"{split}.jsonl", [row.row() for row in made(split)])
+    with files.directory(out) as work:
+        tokenising.write(chat, base, work, tokenising.Rules(LENGTH, False, (), paired))
     return out
 
 
@@ -58,6 +61,13 @@ def chats(split: str) -> Iterator[Example]:
         if tools:
             messages += _call(draw, f"call{number:05}")
         yield Example(messages, f"{split}.jsonl#{number + 1}", f"{split}{number}", {}, tools)
+
+
+def pairs(split: str) -> Iterator[Example]:
+    """The same chats, each with an answer that is not wanted in place of the last one."""
+    draw = random.Random(f"{SEED}/{split}/rejected")
+    for chat in chats(split):
+        yield replace(chat, rejected={"role": "assistant", "content": _words(draw, 8)})
 
 
 def _call(draw: random.Random, name: str) -> list[Message]:
