@@ -181,7 +181,9 @@ def collect(
 
 @app.command()
 def parity(
-    steps: Annotated[int, typer.Option(min=5, help="Optimizer steps of each training.")] = 20,
+    steps: Annotated[
+        int, typer.Option(min=5, help="Optimizer steps of the longest trainings.")
+    ] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     output: Annotated[str, typer.Option(help="A file for the report, too.")] = "",
 ) -> None:

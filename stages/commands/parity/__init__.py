@@ -32,7 +32,7 @@ TRAINED = (
     *(("qwen2", method, "fp32") for method in training.METHODS),
     ("gemma2", "full", "fp32"), ("llama3", "dora", "fp32"), ("phi3", "lora", "fp32"),
 )  # fmt: skip
-# The same in half as many steps: on Metal, precision `auto` is bf16.
+# In half as many steps: preference pairs, and bf16, which `auto` is on Metal.
 HALF = (
     ("qwen2", "dpo", "fp32"), ("qwen2", "lora", "bf16"), ("qwen2", "full", "bf16"),
     ("gemma2", "lora", "bf16"),
@@ -83,7 +83,7 @@ def run(steps: int, as_json: bool, output: str = "") -> None:
     """Make every check and print the report, line by line.
 
     Args:
-        steps: optimizer steps of each training.
+        steps: optimizer steps of a training in fp32; others have half or a quarter of them.
         as_json: print one JSON object instead, at the end.
         output: a file for the report, too, in the same form.
 
@@ -173,7 +173,7 @@ def jobs(bench: Bench, steps: int) -> Iterator[Job]:
     for chosen, count in ((TRAINED, steps), (HALF, half)):
         for name, method, use in chosen:
             call = partial(_training, bench, name, method, use, count)
-            yield Job(f"training {method} {use} {name}", call)
+            yield Job(training.label(name, method, use), call)
     yield Job(f"same bytes {REPEATED}", partial(_repeat, bench, steps))
     yield Job(f"same bytes dropout {REPEATED}", partial(_dropout, bench, quarter))
     for name, method in RECOMPUTED:

@@ -31,7 +31,7 @@ def settings(
         held: quantise_base.
         train: keys of `train` to set otherwise.
     """
-    chosen = {
+    chosen: dict[str, Any] = {
         "seed": 1, "epochs": 1, "max_steps": steps, "batch_size": 2, "accumulate": 2,
         "optimizer": "adamw", "learning_rate": RATES.get(method, 5e-3), "schedule": "cosine",
         "warmup": 2, "weight_decay": 0.01, "max_grad_norm": 1.0, "precision": "fp32",
@@ -52,9 +52,13 @@ def compare(
     """The largest difference of the loss at any step, computed in `use`: fp32 or bf16."""
     ours, theirs = both(base, tokens, method, use, steps, work)
     value, said = apart(ours, theirs)
-    label = f"training {method}{'' if use == 'fp32' else f' {use}'} {name}"
     reason = f"{steps} steps, loss {ours[0]:.3f} -> {ours[-1]:.3f}, {said}"
-    return parity.check(label, value, LIMITS[use], value <= LIMITS[use], reason)
+    return parity.check(label(name, method, use), value, LIMITS[use], value <= LIMITS[use], reason)
+
+
+def label(name: str, method: str, use: str) -> str:
+    """What the check of this training is called."""
+    return f"training {method} {name}" if use == "fp32" else f"training {method} {use} {name}"
 
 
 def both(
@@ -97,7 +101,7 @@ def losses(series: Sequence[dict[str, Any]]) -> list[float]:
 
 
 def apart(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, str]:
-    """The largest difference of two runs' losses at a step, and at which one that was."""
+    """The largest difference of two runs' losses at a step, and which step that was."""
     found = [abs(one - two) for one, two in zip(ours, theirs, strict=True)]
     worst = max(range(len(found)), key=found.__getitem__)
-    return found[worst], f"most apart at step {worst + 1}"
+    return found[worst], f"most apart at step {worst + 1}" if found[worst] else "equal at each step"
