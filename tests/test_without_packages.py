@@ -27,7 +27,7 @@ NEEDS = {
     "train torched": ("torch", "peft", "trl", "accelerate", *READERS),
     "train mlxed": (*hiding.MLX, *READERS),
     "fuse": ("torch",),
-    "gguf": ("torch", *READERS),
+    "gguf": ("torch", "sentencepiece", *READERS),
     "verify": ("torch", "xllamacpp", *READERS),
     "evaluate torched": (*hiding.MLX, *READERS),
     "evaluate mlxed": ("torch", *READERS),
@@ -179,6 +179,7 @@ def test_a_stage_says_which_package_it_misses(made, stage, model, hidden, packag
     [
         ("fuse", "mlxed", "torch"),
         ("gguf", "mlxed-f16", "torch"),
+        ("gguf", "mlxed-f16", "sentencepiece"),
         ("verify", "mlxed-f16", "xllamacpp"),
         ("verify", "mlxed-f16", "torch"),
     ],

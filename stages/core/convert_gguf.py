@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.core import files, gguf_data, gguf_file, llamacpp, pretokenizer, shards
-from stages.core.errors import MissingPackage, TunesmithError
+from stages.core.errors import TunesmithError, require
 from stages.core.gguf_data import Output
 
 ARCHITECTURES = [
@@ -108,8 +108,9 @@ def load_converter(root: Path) -> Any:
     was imported before is set aside.
 
     Raises:
-        MissingPackage: torch, transformers or another package that it imports is not installed.
+        MissingPackage: a package that it imports is not installed.
     """
+    require("torch", "torch", "transformers", "safetensors", "sentencepiece")  # some of it late
     loaded = sys.modules.get("gguf")
     if loaded is not None and not str(loaded.__file__).startswith(str(root)):
         for module in [name for name in sys.modules if name.split(".")[0] == "gguf"]:
@@ -117,8 +118,6 @@ def load_converter(root: Path) -> Any:
     sys.path[:0] = [str(root / "gguf-py"), str(root)]
     try:
         base = importlib.import_module("conversion.base")
-    except ModuleNotFoundError as missing:
-        raise MissingPackage(missing.name or "torch", "torch") from missing
     finally:
         del sys.path[:2]
     # its warnings are about hashes and RoPE names; what matters is checked in the written file

@@ -1,5 +1,7 @@
 """The one exception for a user's mistake: what, where, why it matters, what to type."""
 
+import importlib
+
 
 class TunesmithError(Exception):
     """A mistake the user can mend; the door prints it on one screen, without a traceback.
@@ -31,3 +33,16 @@ class MissingPackage(TunesmithError):  # noqa: N818 (it says what is the matter)
             why=f"This stage needs the {extra!r} extra; the light install leaves it out.",
             do=f"make setup    (or: pip install -c env/{extra}.lock -e '.[{extra}]')",
         )
+
+
+def require(extra: str, *packages: str) -> None:
+    """Import packages that an extra of pyproject.toml brings, each with all that it imports.
+
+    Raises:
+        MissingPackage: one of them, or one that it imports, is not installed.
+    """
+    for name in packages:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as missing:
+            raise MissingPackage(missing.name or name, extra) from missing

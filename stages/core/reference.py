@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from stages.core import files
-from stages.core.errors import MissingPackage
+from stages.core.errors import require
 from stages.core.example import Message
 
 Tools = list[dict[str, Any]] | None
@@ -27,11 +27,9 @@ class Reference:
 
     def __init__(self, fused: Path) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        try:
-            import torch  # noqa: F401 (missing: said now, not after the first checks)
-            import transformers
-        except ModuleNotFoundError as missing:
-            raise MissingPackage(missing.name or "transformers", "torch") from missing
+        require("torch", "torch", "transformers")  # said now, not after the first checks
+        import transformers
+
         transformers.logging.disable_progress_bar()
         self._folder, self._model = fused, None
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(fused, trust_remote_code=False)

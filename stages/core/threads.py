@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from stages.core.errors import MissingPackage
+from stages.core.errors import require
 
 
 @contextmanager
@@ -17,10 +17,8 @@ def workers() -> Iterator[ThreadPoolExecutor]:
     Raises:
         MissingPackage: torch is not installed.
     """
-    try:
-        import torch
-    except ModuleNotFoundError as missing:
-        raise MissingPackage("torch", "torch") from missing
+    require("torch", "torch")
+    import torch
 
     count = torch.get_num_threads()
     torch.set_num_threads(1)

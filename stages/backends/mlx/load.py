@@ -1,6 +1,7 @@
 """A folder in, its model on this machine's device out: shared by training and generation."""
 
 import ctypes
+import importlib
 import os
 import platform
 from collections.abc import Callable, Mapping
@@ -29,7 +30,8 @@ def require() -> Any:
     _load_blas()
     try:
         import mlx.core as mx
-        import mlx_lm  # noqa: F401
+
+        importlib.import_module("mlx_lm")
     except ImportError as missing:
         require_this_platform()
         name = (missing.name or "mlx").split(".")[0]

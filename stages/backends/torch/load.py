@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.core.errors import MissingPackage
+from stages.core.errors import require
 
 
 def quiet() -> Any:
@@ -15,11 +15,9 @@ def quiet() -> Any:
         MissingPackage: torch or transformers is not installed.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    try:
-        import torch  # noqa: F401
-        import transformers
-    except ModuleNotFoundError as missing:
-        raise MissingPackage(missing.name or "torch", "torch") from missing
+    require("torch", "torch", "transformers")
+    import transformers
+
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return transformers

@@ -7,7 +7,7 @@ from typing import Any
 from stages.commands.adapter import full, reading
 from stages.commands.adapter.reading import Brought
 from stages.core import adapter, files, manifest, plugins, settings, shards
-from stages.core.errors import MissingPackage, TunesmithError
+from stages.core.errors import TunesmithError, require
 from stages.core.manifest import NAME
 from stages.core.settings import Model
 
@@ -159,10 +159,9 @@ def _facts(base: Path, chosen: Model, source: Mapping[str, Any]) -> dict[str, An
 
 def _save(tensors: Mapping[str, Any], path: Path, metadata: dict[str, str]) -> None:
     """Write a safetensors file."""
-    try:
-        from safetensors.numpy import save_file
-    except ModuleNotFoundError as missing:
-        raise MissingPackage(missing.name or "safetensors", "torch") from missing
+    require("torch", "safetensors")
+    from safetensors.numpy import save_file
+
     size = sum(tensor.nbytes for tensor in tensors.values())
     files.require_space(path.parent, size + 1_000_000, "The adapter")
     save_file(dict(tensors), path, metadata=metadata)

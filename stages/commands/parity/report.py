@@ -15,8 +15,8 @@ def heading(facts: dict[str, Any], steps: int) -> list[str]:
     device = ", ".join(f"{key} {value}" for key, value in facts["device"].items()) or "no MLX"
     return [
         f"Parity of MLX and torch on small random models, {steps} training steps",
-        f"  system   {facts['system']}, {facts['machine']}, Python {facts['python']}",
-        f"  chip     {facts['chip'] or 'unnamed'}, {facts['cores']} cores, "
+        f"  system   {facts['system']}, {facts['architecture']}, Python {facts['python']}",
+        f"  chip     {facts['cpu'] or 'unnamed'}, {facts['cores']} cores, "
         f"{facts['memory_gib']} GiB memory",
         f"  MLX      {device}",
         f"  versions {versions}",

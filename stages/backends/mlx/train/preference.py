@@ -55,11 +55,11 @@ class Preferring(Planned):
         import mlx.nn as nn
 
         dpo = self.setup.settings.train.dpo
-        beta = dpo.beta if dpo else 0.0
+        assert dpo is not None  # the linter refuses method dpo without it
         ratios = likelihoods(self.model, batch.rows) - batch.reference
         chosen, rejected = mx.split(ratios, 2)
-        lost = -nn.log_sigmoid(beta * (chosen - rejected)).sum()
-        kept = [beta * mx.stop_gradient(side) for side in (chosen, rejected)]
+        lost = -nn.log_sigmoid(dpo.beta * (chosen - rejected)).sum()
+        kept = [dpo.beta * mx.stop_gradient(side) for side in (chosen, rejected)]
         better = (kept[0] > kept[1]).astype(mx.float32)
         return lost, *(part.sum() for part in (better, kept[0] - kept[1], *kept))
 

@@ -1,4 +1,4 @@
-"""A whole model in, the same with the blocks' linear layers in few bits out; what that costs."""
+"""A whole model in, the same with the blocks' linear layers in few bits out."""
 
 from typing import Any
 

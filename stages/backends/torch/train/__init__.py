@@ -12,7 +12,7 @@ from stages.backends.torch.train.preference import Preferring
 from stages.backends.torch.train.trainer import Planned
 from stages.core import checkpoints, files, manifest, targets, training
 from stages.core.batches import Rows
-from stages.core.errors import MissingPackage, TunesmithError
+from stages.core.errors import TunesmithError, require
 from stages.core.settings import Model
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "safetensors")
@@ -104,12 +104,9 @@ def _prepare(held: str) -> None:
         )
     load.quiet()
     quantised.prepare(held)
-    try:
-        import peft  # noqa: F401
-        import torch
-        import trl  # noqa: F401
-    except ModuleNotFoundError as missing:
-        raise MissingPackage(missing.name or "trl", "torch") from missing
+    require("torch", "peft", "trl")
+    import torch
+
     if torch.cuda.is_available():
         torch.use_deterministic_algorithms(True, warn_only=True)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.backends.torch import load
-from stages.core.errors import MissingPackage
+from stages.core.errors import require
 
 KINDS = {"4bit": "bitsandbytes nf4, double quantisation", "8bit": "bitsandbytes LLM.int8"}
 NOTICES = (  # of a faster kernel, for inference alone; of a cast, at each call of each layer
@@ -27,12 +27,8 @@ def prepare(held: str) -> None:
     """
     for name in NOTICES:
         logging.getLogger(name).setLevel(logging.ERROR)
-    if held == "none":
-        return
-    try:
-        import bitsandbytes  # noqa: F401
-    except ModuleNotFoundError as missing:
-        raise MissingPackage(missing.name or "bitsandbytes", "torch") from missing
+    if held != "none":
+        require("torch", "bitsandbytes")
 
 
 def model(base: Path, use: str, held: str, device: str) -> Any:
