@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from stages.core import local
 from stages.core.errors import TunesmithError
 
 STAGES = {
@@ -238,6 +239,7 @@ def export_adapter(
 def main() -> None:
     """Run a command; a user's mistake ends with one screen and exit code 2."""
     try:
+        local.load()
         app()
     except TunesmithError as mistake:
         print(f"\nerror: {mistake}", file=sys.stderr)

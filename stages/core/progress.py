@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from stages.core import inside
+
 T = TypeVar("T")
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -20,7 +22,7 @@ class Progress:
         self.what, self.total = what, total
         self.count, self.note = 0, ""
         self.start = self.shown = time.monotonic()
-        self.tty = sys.stderr.isatty()
+        self.tty = inside.terminal()
 
     def step(self, by: int = 1, note: str = "") -> None:
         """Count `by` more; `note` is a short text shown behind the count (a loss, say)."""

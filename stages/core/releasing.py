@@ -74,7 +74,7 @@ def run_summary(
         dataset: the settings of its dataset; `user`, `mode` and `max` where its recipe has them.
         manifest: the lineage of the release, see `lineage.of`.
     """
-    made = {name: value for name, value in manifest.items() if name != "commit"}
+    made = {name: value for name, value in manifest.items() if name not in ("commit", "ran")}
     run_id = hashlib.sha256(dumps(made)).hexdigest()[:32]
     chat = files.chat_dir(model.dataset)
     report = files.read_json(chat / "report.json")

@@ -8,6 +8,8 @@ from stages.bases.hub import remote
 from stages.core import files, hub, hub_copies
 from stages.core.errors import TunesmithError
 
+NETWORK, SECRETS = True, ("HF_TOKEN",)  # what it may use in a container
+
 
 class Options(hub.Pinned):
     """Which repository, at which commit."""

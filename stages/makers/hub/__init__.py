@@ -22,6 +22,8 @@ CARD = ("README.md", "LICENSE*", "LICENCE*", "NOTICE*")  # they come in any case
 NOTE = "hub.yaml"
 SHOWN = 10
 
+NETWORK, SECRETS = True, ("HF_TOKEN",)  # what it may use in a container
+
 
 class Options(hub.Pinned):
     """Which repository, at which commit, and which of its files.
