@@ -199,7 +199,7 @@ def check(
     model: Annotated[str, typer.Argument(help="An entry of `models`. [default: all]")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Show this machine, its backends, and whether each model's training fits into it."""
+    """Show this machine, where each stage would run and why, and whether each training fits."""
     from stages.commands import check as command
 
     command.run(model, as_json)

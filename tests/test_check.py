@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import hiding
 import numpy as np
 import pytest
 import yaml
@@ -16,9 +17,22 @@ from project import PARAMS, ROOT, door, make, params
 from tiny import tiny_model
 
 from stages.commands import check
-from stages.commands.check import screen
-from stages.core import devices, files, machine, memory, room, settings, smaller
+from stages.commands.check import places, screen
+from stages.core import (
+    devices,
+    engine,
+    files,
+    launch,
+    local,
+    machine,
+    memory,
+    room,
+    runner,
+    settings,
+    smaller,
+)
 from stages.core.devices import Device
+from stages.core.engine import Engine, Image
 from stages.core.errors import TunesmithError
 from stages.core.machine import Gpu, Space
 
@@ -561,7 +575,8 @@ def test_check_imports_nothing_heavy_and_answers_in_json(tmp_path):
     assert set(found) == {"machine", "backends", "models"}
     assert found["machine"]["memory"]["total"] >= found["machine"]["memory"]["free"]
     assert found["machine"]["cores"] >= 1
-    assert set(found["machine"]["engines"]) == {"docker", "podman"}
+    assert found["machine"]["engine"]["name"] or found["machine"]["engine"]["why"]
+    assert set(found["machine"]["images"]) == {"cpu", "cuda"}
     if found["backends"]["torch"]["kind"] == "cpu":
         first = found["models"]["first"]
         assert (first["length"], first["length_from"]) == (16, "stats.json")
@@ -575,6 +590,46 @@ def test_check_of_a_model_that_is_not_there_names_the_nearest(tmp_path):
     assert "Did you mean 'first'?" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "word", "hint"),
+    [
+        ("TUNESMITH_LAUNCH", "nativ", "Did you mean 'native'?"),
+        ("TUNESMITH_ENGINE", "dockre", "Known: docker, podman."),
+    ],
+)
+def test_a_word_that_a_setting_does_not_know_is_refused_with_those_it_does(
+    tmp_path, name, word, hint
+):
+    done = door(make(tmp_path, []), "check", **{name: word})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{name} is '{word}'" in done.stderr
+    assert hint in done.stderr
+
+
+NONE = Engine(why="docker is not installed; podman is not installed")
+DOCKER = Engine("docker", "27.1.0")
+IMAGES = {kind: f"tunesmith-{kind}" for kind in engine.KINDS}
+MISSING = {kind: Image(name, wrong=f"there is no image {name}") for kind, name in IMAGES.items()}
+THERE = {kind: Image(name, "sha256:" + "ab" * 32) for kind, name in IMAGES.items()}
+
+
+@pytest.fixture
+def at(monkeypatch):
+    """A machine with an engine, images, packages and GPUs, or without."""
+    for name in (*local.NAMES, "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+
+    def set_up(used=NONE, images=MISSING, packages=True, gpus=()):
+        monkeypatch.setattr(runner, "containers", lambda: (used, images))
+        monkeypatch.setattr(devices, "version", lambda _: "1.0" if packages else "")
+        monkeypatch.setattr(machine, "driver", lambda: bool(gpus))
+        monkeypatch.setattr(machine, "gpus", lambda: list(gpus))
+        monkeypatch.setattr(devices, "of", lambda name: replace(cpu(), backend=name))
+
+    set_up()
+    return set_up
+
+
 def shown(monkeypatch, folder, device, one=False):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(devices, "of", lambda name: replace(device, backend=name))
@@ -582,7 +637,7 @@ def shown(monkeypatch, folder, device, one=False):
     return "\n".join(screen.lines(found, one))
 
 
-def test_the_screen_says_what_is_too_big_and_what_would_fit(tmp_path, monkeypatch):
+def test_the_screen_says_what_is_too_big_and_what_would_fit(tmp_path, monkeypatch, at):
     folder = make(tmp_path, [], PARAMS.replace("batch_size: 4\n", "batch_size: 8\n"))
     base(folder / "models/base/small")
     text = shown(monkeypatch, folder, cpu(8 * GB, 3 * GB))
@@ -596,7 +651,7 @@ def test_the_screen_says_what_is_too_big_and_what_would_fit(tmp_path, monkeypatc
     assert "what would fit" not in fits
 
 
-def test_one_model_is_told_in_full(tmp_path, monkeypatch):
+def test_one_model_is_told_in_full(tmp_path, monkeypatch, at):
     text = shown(monkeypatch, project(tmp_path), replace(cpu(), why="no GPU is here"), one=True)
     assert "first: lora on models/base/small" in text
     assert "4 rows of 16 tokens (the longest row) in fp32" in text
@@ -605,16 +660,16 @@ def test_one_model_is_told_in_full(tmp_path, monkeypatch):
     assert "checkpoint " in text
 
 
-def test_the_screen_says_what_is_not_there_yet(tmp_path, monkeypatch):
+def test_the_screen_says_what_is_not_there_yet(tmp_path, monkeypatch, at):
     folder = make(tmp_path, [])
     text = shown(monkeypatch, folder, cpu())
     assert (
         "models/base/small is not there yet, so its memory is not known. dvc repro base@s" in text
     )
-    gone = Device("torch", why="trl not installed", do="make setup")
+    gone = Device("torch", why="torch does not start: no libcudart", do="make setup")
     text = shown(monkeypatch, folder, gone)
-    assert "does not run here: trl not installed\n            make setup" in text
-    assert "torch nowhere" in text
+    assert "does not run: torch does not start: no libcudart\n            make setup" in text
+    assert "    torch does not run here: torch does not start: no libcudart\n" in text
 
 
 def test_a_tuned_base_has_the_shape_of_what_it_was_tuned_from():
@@ -633,3 +688,339 @@ def test_a_tuned_base_has_the_shape_of_what_it_was_tuned_from():
 
 def test_help_lists_the_command(tmp_path):
     assert "\n  check " in door(tmp_path, "--help").stdout
+
+
+# Where each stage runs
+
+
+def spots(params, key):
+    """Each stage of a model's chain and where it runs."""
+    found = check.facts(params, [key])["models"][key]["stages"]
+    return {f"{spot['stage']}@{spot['key']}": spot for spot in found}
+
+
+def test_the_chain_of_a_model_goes_from_raw_data_to_its_release():
+    known = settings.load(ROOT / "params.yaml")
+    assert places.chain(known, "sibyl") == [
+        ("sample", "sibyl"), ("base", "tiny"), ("convert", "sibyl"), ("validate", "sibyl"),
+        ("tokenise", "sibyl"), ("train", "sibyl"), ("fuse", "sibyl"), ("gguf", "sibyl-f16"),
+        ("gguf", "sibyl-q8_0"), ("evaluate", "sibyl"), ("verify", "sibyl-f16"),
+        ("verify", "sibyl-q8_0"), ("release", "sibyl"),
+    ]  # fmt: skip
+
+
+def test_the_chain_of_a_model_on_a_tuned_one_begins_with_that_one_s():
+    known = settings.load(ROOT / "params.yaml")
+    stages = places.chain(known, "synthia_full")
+    assert len(stages) == len(set(stages))
+    for stage in ("convert", "train", "fuse"):
+        keys = [key for name, key in stages if name == stage]
+        assert keys == ["synthia_tools", "synthia_agentic", "synthia_full"]
+    assert [key for name, key in stages if name in ("evaluate", "release")] == ["synthia_full"] * 2
+
+
+def test_each_stage_of_the_chain_is_one_that_the_door_knows():
+    from stages.__main__ import STAGES
+
+    known = settings.load(ROOT / "params.yaml")
+    named = {stage for key in known.models for stage, _ in places.chain(known, key)}
+    assert named == set(STAGES)
+
+
+def test_on_the_light_install_with_an_image_heavy_stages_are_in_it_and_the_others_are_not(at):
+    at(DOCKER, THERE, packages=False)
+    found = spots(settings.load(ROOT / "params.yaml"), "wzrdbrain")
+    where = {name: spot["where"] for name, spot in found.items()}
+    light = {"convert@wzrdbrain", "validate@wzrdbrain", "tokenise@wzrdbrain", "release@wzrdbrain"}
+    assert {name for name, place in where.items() if place == "native"} == light
+    assert {where[name] for name in where.keys() - light} == {"cpu"}
+    assert found["fuse@wzrdbrain"]["why"] == "torch not installed"
+    assert found["fuse@wzrdbrain"]["image"] == "tunesmith-cpu"
+
+
+@pytest.mark.parametrize(
+    ("way", "used", "images", "said", "do"),
+    [
+        ("auto", NONE, MISSING, "torch not installed, and no container: docker is not installed",
+         ["make setup",
+          "or in a container: install and start docker or podman, then: make image-cpu"]),
+        ("auto", DOCKER, MISSING, "no container: there is no image tunesmith-cpu",
+         ["make setup", "or in a container: make image-cpu"]),
+        ("container", DOCKER, MISSING, "is to run in a container, and cannot: there is no image",
+         ["make image-cpu", "or here: TUNESMITH_LAUNCH=auto"]),
+        ("native", DOCKER, THERE, "TUNESMITH_LAUNCH=native, and torch not installed",
+         ["make setup"]),
+    ],
+)  # fmt: skip
+def test_a_stage_that_can_run_nowhere_is_told_with_what_to_type(
+    at, monkeypatch, way, used, images, said, do
+):
+    at(used, images, packages=False)
+    monkeypatch.setenv("TUNESMITH_LAUNCH", way)
+    spot = spots(settings.load(ROOT / "params.yaml"), "wzrdbrain")["fuse@wzrdbrain"]
+    assert spot["where"] == "nowhere"
+    assert said in spot["why"]
+    assert spot["do"] == do
+
+
+def launched(stage, key, known):
+    """What the launcher does with a stage: the place and why, or its refusal."""
+    try:
+        place = runner.placed(launch.need(stage, key, known))[0]
+    except TunesmithError as refused:
+        return "nowhere", refused.what
+    return place.where, place.why
+
+
+@pytest.mark.parametrize("way", ["auto", "container"])
+@pytest.mark.parametrize("packages", [True, False])
+@pytest.mark.parametrize("gpus", [[], [Gpu("NVIDIA X", None)]])
+def test_what_check_says_of_a_place_is_what_the_launcher_does(at, monkeypatch, way, packages, gpus):
+    known = settings.load(ROOT / "params.yaml")
+    monkeypatch.setenv("TUNESMITH_LAUNCH", way)
+    for used, images in ((NONE, MISSING), (DOCKER, MISSING), (DOCKER, THERE)):
+        at(used, images, packages, gpus)
+        looked = places.look()
+        for stage, key in places.chain(known, "saige"):
+            told = looked.spot(stage, key, known)
+            assert (told["where"], told["why"]) == launched(stage, key, known)
+
+
+def test_training_in_the_cpu_image_is_on_the_cpu_whatever_is_installed_here(
+    tmp_path, monkeypatch, at
+):
+    at(DOCKER, THERE)
+    monkeypatch.setenv("TUNESMITH_LAUNCH", "container")
+    here_ = replace(cpu(), kind="cuda", name="NVIDIA A100")
+    text = shown(monkeypatch, project(tmp_path), here_, one=True)
+    assert "train     torch cpu: models.first.backend; in the image tunesmith-cpu" in text
+    assert "(the longest row) in fp32" in text
+
+
+def test_training_and_evaluating_may_be_in_two_places_and_each_has_its_own_device(
+    tmp_path, monkeypatch, at
+):
+    folder = project(tmp_path)
+    chosen = (folder / "params.yaml").read_text(encoding="utf-8")
+    mixed = chosen.replace("backend: torch", "backend: mlx")
+    (folder / "params.yaml").write_text(mixed, encoding="utf-8")
+    at(DOCKER, THERE)
+    mac = {*launch.PACKAGES["train mlx"]}
+    monkeypatch.setattr(devices, "version", lambda name: "1.0" if name in mac else "")
+    metal = replace(cpu(), kind="metal", name="Apple M2's GPU", why="Apple silicon")
+    text = shown(monkeypatch, folder, metal, one=True)
+    assert "train     mlx metal (Apple M2's GPU): models.first.backend; Apple silicon" in text
+    assert "evaluate  torch cpu: models.first.evaluate.engine; in the image tunesmith-cpu" in text
+    table = shown(monkeypatch, folder, metal)
+    assert "mlx metal, torch cpu native, cpu image" in table
+
+
+@pytest.mark.parametrize(("capability", "use"), [("8.0", "bf16"), ("7.5", "fp16"), ("", "bf16")])
+def test_in_the_cuda_image_the_gpu_is_the_one_that_nvidia_smi_lists(
+    tmp_path, monkeypatch, at, capability, use
+):
+    at(DOCKER, THERE, False, [Gpu("Small", Space(2 * GB, GB)), Gpu("NVIDIA X", Space(9 * GB, GB))])
+    told = SimpleNamespace(stdout=f"{capability}\n")
+    monkeypatch.setattr(places.subprocess, "run", lambda *_, **__: told)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    folder = project(tmp_path)
+    chosen = (folder / "params.yaml").read_text(encoding="utf-8")
+    auto = chosen.replace("precision: fp32", "precision: auto")
+    (folder / "params.yaml").write_text(auto, encoding="utf-8")
+    text = shown(monkeypatch, folder, Device("torch", why="torch not installed"), one=True)
+    assert "torch cuda (NVIDIA X): models.first.backend; in the image tunesmith-cuda" in text
+    assert f"(the longest row) in {use}" in text
+    assert "memory    1.1 GB  tight" in text
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    text = shown(monkeypatch, folder, Device("torch", why="torch not installed"), one=True)
+    assert "train     torch cpu: models.first.backend; CUDA_VISIBLE_DEVICES=-1 hides" in text
+
+
+def test_a_table_says_in_a_word_where_the_stages_of_a_model_run(tmp_path, monkeypatch, at):
+    folder = project(tmp_path)
+    assert "torch cpu   native" in shown(monkeypatch, folder, cpu())
+    at(DOCKER, THERE, packages=False)
+    assert "torch cpu   native, cpu image" in shown(monkeypatch, folder, cpu())
+    at(DOCKER, THERE, True, [Gpu("NVIDIA X", None)])
+    assert "torch cuda  native, cuda image" in shown(monkeypatch, folder, cpu())
+    at(packages=False)
+    text = shown(monkeypatch, folder, cpu())
+    assert "torch       nowhere: train, 5 more" in text
+    assert text.endswith(
+        "  where a stage runs nowhere, type (tunesmith check <model> says why):\n"
+        "    make setup\n"
+        "    or in a container: install and start docker or podman, then: make image-cpu"
+    )
+
+
+@pytest.mark.parametrize("one", [True, False])
+@pytest.mark.parametrize("packages", [True, False])
+@pytest.mark.parametrize("way", ["auto", "native", "container"])
+def test_no_line_is_wider_than_a_hundred_columns(tmp_path, monkeypatch, at, one, packages, way):
+    at(NONE, MISSING, packages)
+    monkeypatch.setenv("TUNESMITH_LAUNCH", way)
+    gone = Device("torch", why="torch, transformers, peft, trl, accelerate not installed", do="x")
+    text = shown(monkeypatch, project(tmp_path), cpu() if packages else gone, one)
+    for line in text.splitlines():
+        assert len(line) <= 100, line
+
+
+# The engine, its images, and this machine's settings
+
+
+def machine_lines(monkeypatch, folder):
+    """What is said of the engine, its images and the settings."""
+    lines = shown(monkeypatch, folder, cpu()).splitlines()
+    begin = next(n for n, line in enumerate(lines) if line.startswith("  engine"))
+    found = lines[begin : lines.index("backends outside containers")]
+    return [line for line in found if not line.startswith("  launch")]
+
+
+def test_the_machine_says_which_engine_there_is_or_why_none(tmp_path, monkeypatch, at):
+    folder = project(tmp_path)
+    assert machine_lines(monkeypatch, folder) == [
+        "  engine    none: docker is not installed; podman is not installed"
+    ]
+    at(Engine("podman", "5.2", rootless=True))
+    assert machine_lines(monkeypatch, folder)[0] == "  engine    podman 5.2, rootless"
+    at(DOCKER)
+    assert machine_lines(monkeypatch, folder)[0] == "  engine    docker 27.1.0, with root's rights"
+
+
+def test_an_image_is_current_outdated_or_missing_and_says_what_to_type(tmp_path, monkeypatch, at):
+    folder, gpu = project(tmp_path), [Gpu("NVIDIA X", None)]
+    at(DOCKER, THERE)
+    assert machine_lines(monkeypatch, folder)[1:] == [
+        "  image     tunesmith-cpu   current, sha256:abababababab",
+        "  image     tunesmith-cuda  current, sha256:abababababab",
+    ]
+    old = "the image tunesmith-cpu holds other versions than env/cpu.lock"
+    at(DOCKER, {**MISSING, "cpu": Image("tunesmith-cpu", "sha256:12", old)})
+    assert machine_lines(monkeypatch, folder)[1:] == [
+        "  image     tunesmith-cpu   outdated (holds other versions than env/cpu.lock): "
+        "make image-cpu",
+        "  image     tunesmith-cuda  missing; it is for NVIDIA GPUs, and none is here",
+    ]
+    monkeypatch.setenv("TUNESMITH_IMAGE_CPU", "mine")
+    at(Engine("podman", "5.2", rootless=True), {**MISSING, "cpu": Image("mine", wrong="none")})
+    assert machine_lines(monkeypatch, folder)[1:3] == [
+        "  image     mine            missing",
+        "            make image-cpu ENGINE=podman && podman tag tunesmith-cpu mine",
+    ]
+    monkeypatch.delenv("TUNESMITH_IMAGE_CPU")
+    at(DOCKER, MISSING, gpus=gpu)
+    assert machine_lines(monkeypatch, folder)[1:] == [
+        "  image     tunesmith-cpu   missing: make image-cpu",
+        "  image     tunesmith-cuda  missing: make image-cuda",
+    ]
+
+
+def test_settings_say_where_they_come_from_and_a_secret_says_only_that_it_is_set(
+    tmp_path, monkeypatch, at
+):
+    folder = project(tmp_path)
+    lines = "TUNESMITH_SHM=2g\nTUNESMITH_LAUNCH=native\nHF_TOKEN=hf_planted\n"
+    (folder / local.FILE).write_text(lines, encoding="utf-8")
+    monkeypatch.setenv("DVC_ROOT", str(folder))
+    monkeypatch.setenv("TUNESMITH_LAUNCH", "container")
+    monkeypatch.setenv("TUNESMITH_LUNCH", "native")
+    local.load()
+    at(DOCKER, THERE)
+    assert machine_lines(monkeypatch, folder)[3:] == [
+        "  setting   TUNESMITH_LAUNCH=container    (from the environment, over local.env)",
+        "  setting   TUNESMITH_SHM=2g    (from local.env)",
+        "  setting   HF_TOKEN is set    (from local.env)",
+        "  setting   TUNESMITH_LUNCH is read by nothing. Did you mean 'TUNESMITH_LAUNCH'?",
+    ]
+    assert "hf_planted" not in json.dumps(check.facts(settings.load(), ["first"]))
+    for name in ("TUNESMITH_SHM", "HF_TOKEN"):  # local.load has put them there
+        monkeypatch.delenv(name)
+
+
+def test_a_broken_local_env_is_refused_with_its_line(tmp_path):
+    (make(tmp_path, []) / local.FILE).write_text("\nTUNESMITH_SHN=2g\n", encoding="utf-8")
+    done = door(tmp_path, "check", DVC_ROOT=str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{local.FILE}:2" in done.stderr
+    assert "Did you mean 'TUNESMITH_SHM'?" in done.stderr
+
+
+def test_an_engine_that_never_answers_is_none_and_nothing_else_is_lost(monkeypatch):
+    monkeypatch.setattr(engine.shutil, "which", lambda name: name)
+    monkeypatch.setattr(
+        engine.subprocess, "run",
+        lambda words, **_: (_ for _ in ()).throw(subprocess.TimeoutExpired(words, 0)),
+    )  # fmt: skip
+    monkeypatch.setenv("TUNESMITH_ENGINE", "docker")
+    assert engine.find() == Engine(why="docker does not answer within 30 seconds")
+
+
+# With the light install: programs that answer as docker and nvidia-smi do. The real engine is
+# tested in tests/test_containers.py; here it is what `check` makes of answers that no machine
+# gives at once, such as a GPU of 2018 beside an outdated image.
+
+
+def program(folder: Path, name: str, *answers: tuple[str, str]) -> None:
+    """A command that answers the first pattern of its arguments; others fail."""
+    cases = "".join(f'  {pattern}) echo "{said}";;\n' for pattern, said in answers)
+    text = f'#!/bin/sh\ncase "$*" in\n{cases}  *) exit 1;;\nesac\n'
+    (folder / name).write_text(text, encoding="utf-8")
+    (folder / name).chmod(0o755)
+
+
+OPTIONAL = (*hiding.TORCH, *hiding.MLX, "transformers", "safetensors", "sentencepiece", "xllamacpp")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the programs are shell scripts")
+def test_the_light_install_with_an_engine_and_images_knows_the_memory_of_training(tmp_path):
+    folder, bin_ = project(tmp_path / "project"), tmp_path / "bin"
+    bin_.mkdir()
+    docker = [
+        ("version*", "27.1.0"), ("info*", "[name=seccomp name=rootless]"),
+        ("*tunesmith-cpu", f"sha256:{'1' * 64} {engine.pins('cpu', ROOT)}"),
+    ]  # fmt: skip
+    program(bin_, "docker", *docker)
+    env = dict.fromkeys((*local.NAMES, "CUDA_VISIBLE_DEVICES"), "")
+    env |= {"PATH": f"{bin_}{os.pathsep}/usr/bin{os.pathsep}/bin", "TUNESMITH_ENGINE": "docker"}
+
+    def asked():
+        done = hiding.door(folder, "check", "first", "--json", hidden=OPTIONAL, **env)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        return found["machine"], found["models"]["first"]
+
+    there, first = asked()
+    assert there["engine"] == {"name": "docker", "version": "27.1.0", "why": "", "rootless": True}
+    assert [there["images"][kind]["state"] for kind in ("cpu", "cuda")] == ["current", "missing"]
+    if machine.driver():
+        pytest.skip("a GPU is here, so that the rest is another machine")
+    assert (first["train"]["device"], first["train"]["where"]) == ("cpu", "cpu")
+    assert first["memory"]["needed"] > memory.RUNTIME
+    assert first["memory"]["total"] == there["memory"]["total"]
+    assert first["disk"]["needed"] > 0
+
+    program(bin_, "nvidia-smi", ("*compute_cap*", "7.5"), ("*name*", "Tesla T4, 15360, 15000"))
+    nowhere = asked()[1]
+    assert nowhere["train"]["where"] == "nowhere"
+    assert "memory" not in nowhere
+    program(bin_, "docker", *docker, ("*tunesmith-cuda", f"sha256:2 {engine.pins('cuda', ROOT)}"))
+    first = asked()[1]
+    assert (first["train"]["device"], first["train"]["name"]) == ("cuda", "Tesla T4")
+    assert first["memory"]["total"] == 15360 << 20
+
+
+def test_an_image_without_any_label_is_outdated_and_not_missing(monkeypatch):
+    # `docker import` leaves no map of labels at all, which docker's `index` does not take.
+    asked = []
+
+    def said(words):
+        asked.append(words[words.index("--format") + 1])
+        return subprocess.CompletedProcess(words, 0, "sha256:12 \n", "")
+
+    monkeypatch.setattr(engine, "said", said)
+    monkeypatch.delenv("TUNESMITH_IMAGE_CPU", raising=False)
+    found = engine.image(DOCKER, "cpu", ROOT)
+    assert (found.digest, found.wrong) == (
+        "sha256:12", "the image tunesmith-cpu has no label tunesmith.pins",
+    )  # fmt: skip
+    assert "{{with .Config.Labels}}" in asked[0]

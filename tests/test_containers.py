@@ -11,15 +11,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+import hiding
+import project
 import pytest
 import small_project
 import yaml
 from small_project import BIN, MODEL, ROOT
 
-from stages.core import engine
+from stages.core import engine, launch
 
 pytestmark = pytest.mark.container
 
@@ -51,9 +53,9 @@ def built(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[
     return done
 
 
-def running() -> list[str]:
-    """The names of our containers that run."""
-    asked = ["docker", "ps", "--filter", "name=tunesmith-", "--format", "{{.Names}}"]
+def running(folder: Path) -> list[str]:
+    """The names of the containers that run and see this project."""
+    asked = ["docker", "ps", "--filter", f"volume={folder}", "--format", "{{.Names}}"]
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
 
 
@@ -86,6 +88,22 @@ def test_the_manifest_names_the_image_by_its_digest(native, contained):
     for place in manifest(contained)["ran"].values():
         assert (place["where"], place["image"]) == ("container", image.digest)
     assert {place["where"] for place in manifest(native)["ran"].values()} == {"native"}
+
+
+def test_a_host_with_only_the_light_install_builds_the_same_in_containers(tmp_path, native):
+    """No training package is seen by DVC and the launcher; `auto` finds the image by itself."""
+    folder = small_project.make(tmp_path)
+    packages = {name.replace("-", "_") for names in launch.PACKAGES.values() for name in names}
+    target = f"gguf@{MODEL}-q8_0"
+    path = small_project.environment()["PATH"]
+    done = hiding.python(folder, "-m", "dvc", "repro", target, hidden=tuple(packages), PATH=path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = [json.loads(line) for line in (folder / ".tunesmith" / "runs.jsonl").open("rb")]
+    assert {run["stage"].partition("@")[0] for run in runs if run["where"] == "container"} == {
+        "base", "train", "fuse", "gguf",
+    }  # fmt: skip
+    ours, theirs = small_project.outputs(native), small_project.outputs(folder)
+    assert theirs.items() <= ours.items()
 
 
 def test_dvc_finds_nothing_stale_after_containers_have_built(contained):
@@ -165,7 +183,7 @@ def training(folder: Path) -> subprocess.Popen[bytes]:
         cwd=folder, env=small_project.environment(**CONTAINER), stdout=log, stderr=log,
         start_new_session=True,
     )  # fmt: skip
-    wait_for(lambda: any("-train-" in name for name in running()))
+    wait_for(lambda: running(folder))
     wait_for(lambda: list((folder / ".tunesmith" / "checkpoints").glob("*/checkpoint-*")))
     return child
 
@@ -176,7 +194,7 @@ def test_a_container_is_gone_within_five_seconds_when_what_started_it_is_killed(
     child = training(contained)
     victim = child.pid if killed == "dvc" else launcher(child.pid)
     os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: not running(), seconds=5.0)
+    wait_for(lambda: not running(contained), seconds=5.0)
     child.wait(SECONDS)
     built(contained, "-f", "-s", f"train@{MODEL}", **CONTAINER)  # goes on from the checkpoint
     assert small_project.outputs(contained) == before
@@ -184,29 +202,25 @@ def test_a_container_is_gone_within_five_seconds_when_what_started_it_is_killed(
 
 def launcher(dvc: int) -> int:
     """The process that DVC started for the stage, past a shell between them."""
-    asked = ["pgrep", "-f", f"--session={dvc}", "stages train"]
-    found = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
-    if not found:
-        asked = ["pgrep", "-s", str(dvc), "-f", "stages train"]
-        found = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
-    return int(found[-1])
+    asked = ["pgrep", "--session", str(dvc), "--full", "stages train"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1])
 
 
 def test_ctrl_c_ends_the_container_and_dvc(contained):
     child = training(contained)
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does it
-    wait_for(lambda: not running(), seconds=10.0)
+    wait_for(lambda: not running(contained), seconds=10.0)
     assert child.wait(SECONDS) != 0
     built(contained, "-f", "-s", f"train@{MODEL}", **CONTAINER)
 
 
-def test_a_stage_that_fails_in_a_container_fails_in_dvc_with_its_own_screen(tmp_path):
+def test_a_stage_that_fails_in_a_container_ends_with_its_own_screen_and_code(tmp_path):
     folder = small_project.make(tmp_path)
-    small_project.dvc(folder, "repro", f"validate@{MODEL}", TUNESMITH_LAUNCH="native")
-    done = small_project.dvc(folder, "repro", "-s", f"tokenise@{MODEL}", **CONTAINER)
-    assert done.returncode
+    done = project.door(folder, "tokenise", MODEL, **CONTAINER)
+    assert done.returncode == 2
     assert "error:" in done.stderr
-    assert "dvc repro base@tiny" in done.stderr
+    assert f"dvc repro validate@{MODEL}" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -241,7 +255,7 @@ def test_an_engine_that_does_not_answer_says_what_to_type(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def pried(tmp_path_factory) -> Iterator[tuple[Path, dict]]:
+def pried(tmp_path_factory) -> tuple[Path, dict]:
     """What a stage in a container found out about its machine, and the project it ran in."""
     tmp_path = tmp_path_factory.mktemp("pried")
     home = tmp_path / "home"
@@ -271,7 +285,7 @@ def pried(tmp_path_factory) -> Iterator[tuple[Path, dict]]:
         built(folder, "sample@pried", **CONTAINER, HF_TOKEN=PLANTED, HOME=str(home))
     assert cached.read_bytes() == b"an object"
     found = folder / "data" / "raw" / "pried" / "findings.json"
-    yield folder, json.loads(found.read_text(encoding="utf-8"))
+    return folder, json.loads(found.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(

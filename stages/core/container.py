@@ -126,7 +126,7 @@ def command(
     gpu: bool,
 ) -> list[str]:
     """The engine's command line, with no secret in it: those go by name alone."""
-    env = [name for name in (*KEPT, *need.secrets) if os.environ.get(name)]
+    env = [name for name in (*KEPT, *need.secrets) if name in os.environ]
     if need.network:
         env += [n for name in ONLINE for n in (name, name.lower()) if os.environ.get(n)]
     given = {

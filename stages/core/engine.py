@@ -93,7 +93,7 @@ def image(engine: Engine, kind: str, root: Path) -> Image:
     called = name(kind)
     if not engine.name:
         return Image(called, wrong=engine.why)
-    asked = '{{.Id}} {{index .Config.Labels "' + LABEL + '"}}'
+    asked = '{{.Id}} {{with .Config.Labels}}{{index . "' + LABEL + '"}}{{end}}'  # or there are none
     done = said([engine.name, "image", "inspect", "--format", asked, called])
     if done.returncode:
         return Image(called, wrong=f"there is no image {called}")

@@ -147,7 +147,8 @@ def place(need: Need, way: str, machine: Machine) -> Place:
     if on_gpu and not wrong:
         return Place("cuda", f"an NVIDIA GPU and {machine.engine} are here")
     if not machine.missing:
-        return Place("native", "its packages are installed" + (f"; {wrong}" if on_gpu else ""))
+        why = "its packages are installed" if need.packages else "the light install is enough"
+        return Place("native", why + (f"; {wrong}" if on_gpu else ""))
     if not wrong:
         return Place(kind, f"{_listed(machine)} not installed")
     raise _nowhere(need, kind, machine, wrong)

@@ -1,4 +1,4 @@
-"""This machine in; its processor, memory, disk, GPUs and container engines out."""
+"""This machine in; its processor, memory, disk and GPUs out."""
 
 import os
 import platform
@@ -12,7 +12,6 @@ MEMINFO, CPUINFO = Path("/proc/meminfo"), Path("/proc/cpuinfo")
 OWN_GROUPS, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 # What is there where NVIDIA's driver is: natively and in containers, and in Windows' Linux.
 DRIVERS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
-ENGINES = ("docker", "podman")
 MIB = 1 << 20
 # A control group's files: its limit, what it uses, and what of that memory.stat says can go.
 V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
@@ -159,11 +158,6 @@ def listed(answer: str) -> list[Gpu]:
             space = Space(*(int(size) * MIB for size in sizes)) if known else None
             found.append(Gpu(name, space))
     return found
-
-
-def engines() -> dict[str, bool]:
-    """Container engine -> whether its command is found; none is started for that."""
-    return {name: shutil.which(name) is not None for name in ENGINES}
 
 
 def _said(command: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Check: this machine and params.yaml in; what it has, and whether each model fits, out.
+"""Check: this machine and params.yaml in; what it has, and where and whether each model fits, out.
 
 Nothing is trained and nothing is written.
 """
@@ -9,8 +9,9 @@ from typing import Any
 
 import orjson
 
-from stages.commands.check import screen
-from stages.core import devices, files, machine, memory, plugins, room, settings
+from stages.commands.check import here, places, screen
+from stages.commands.check.places import Places
+from stages.core import files, machine, memory, plugins, room, settings
 from stages.core.devices import Device
 from stages.core.errors import TunesmithError
 from stages.core.machine import Space
@@ -42,40 +43,37 @@ def run(model: str, as_json: bool) -> None:
 
 
 def facts(params: Params, models: list[str]) -> dict[str, Any]:
-    """Everything that is shown."""
-    backends = {name: devices.of(name) for name in plugins.names("backends")}
+    """Everything that is shown; the engine and nvidia-smi are asked once.
+
+    Raises:
+        TunesmithError: a setting of this machine that is not right.
+    """
+    where = places.look()
     disk = machine.disk(Path.cwd())
     return {
-        "machine": of_machine(disk),
-        "backends": {name: devices.said(device) for name, device in backends.items()},
-        "models": {key: of_model(params, key, backends, disk) for key in models},
+        "machine": here.facts(where, disk),
+        "backends": where.backends(),
+        "models": {key: of_model(params, key, where, disk) for key in models},
     }
 
 
-def of_machine(disk: Space) -> dict[str, Any]:
-    """What this machine is and has, in bytes."""
-    return {
-        **machine.system(),
-        "memory": asdict(machine.memory()),
-        "disk": asdict(disk),
-        "gpus": [asdict(gpu) for gpu in machine.gpus()],
-        "engines": machine.engines(),
-    }
-
-
-def of_model(
-    params: Params, key: str, backends: dict[str, Device], disk: Space
-) -> dict[str, Any]:  # fmt: skip
-    """One model: where it is trained and evaluated, and what it takes."""
+def of_model(params: Params, key: str, where: Places, disk: Space) -> dict[str, Any]:
+    """One model: where its stages run, and what it takes."""
     model = params.models[key]
-    trains, answers = backends[model.backend], backends[model.evaluate.engine]
+    stages = [where.spot(stage, of, params) for stage, of in places.chain(params, key)]
+    at = {spot["stage"]: spot for spot in stages if spot["key"] == key}
+    trains = where.device(model.backend, at["train"])
+    answers = where.device(model.evaluate.engine, at["evaluate"])
     found: dict[str, Any] = {
         "method": model.method,
         "quantise_base": model.quantise_base,
         "base": model.base,
-        "train": _where(f"models.{key}.backend", trains),
-        "evaluate": _where(f"models.{key}.evaluate.engine", answers),
+        "train": _device(f"models.{key}.backend", trains, at["train"]),
+        "evaluate": _device(f"models.{key}.evaluate.engine", answers, at["evaluate"]),
+        "stages": stages,
     }
+    if at["train"]["where"] == places.NOWHERE:
+        return found
     if not trains.kind:
         return found | {"note": f"{trains.backend} does not run here: {trains.why}"}
     try:
@@ -86,16 +84,22 @@ def of_model(
     return found | of_case(case) | {"disk": of_disk(params, case, disk)}
 
 
-def _where(key: str, device: Device) -> dict[str, str]:
-    kind = device.kind or "nowhere"
-    return {"backend": device.backend, "device": kind, "why": f"{key}; {device.why}"}
+def _device(key: str, device: Device, spot: dict[str, Any]) -> dict[str, str]:
+    """Who computes in a stage, on what, where, and why."""
+    return {
+        "backend": device.backend,
+        "device": device.kind or places.NOWHERE,
+        "name": device.name,
+        "where": spot["where"],
+        "why": f"{key}; {device.why}",
+    }
 
 
 def shaped(params: Params, key: str) -> Path:
     """The folder with the config.json of a model's base: a tuned one has that of what it was."""
     base = Path(params.models[key].base)
-    before = base.name if base.parent == files.fused_dir(base.name).parent else ""
-    if before in params.models and not (base / "config.json").is_file():
+    before = places.before(params, key)
+    if before and not (base / "config.json").is_file():
         return shaped(params, before)
     return base
 
