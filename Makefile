@@ -1,10 +1,10 @@
 # `make` builds everything that is stale; `make test` runs the everyday tests.
 PYTHON ?= python3
 BIN := .venv/bin
-LOCKS := $(wildcard env/*.lock)
+LOCKS := $(foreach part,data torch mlx dev,env/$(part).lock)
 
 .DEFAULT_GOAL := all
-.PHONY: all setup test slow lint mlx reproduce lock clean
+.PHONY: all setup test slow containers lint mlx reproduce lock clean image-cpu image-cuda
 
 all: setup
 	@$(BIN)/dvc repro
@@ -31,6 +31,10 @@ test: setup
 slow: setup
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
+# Needs a container engine and `make image-cpu`.
+containers: setup
+	$(BIN)/python -m pytest -m container
+
 # WzrdBrain trained on MLX, as an experiment in a folder of its own; fails when one of its gates does.
 mlx: setup
 	$(BIN)/dvc exp run --temp -S models.wzrdbrain.backend=mlx release@wzrdbrain
@@ -39,12 +43,17 @@ reproduce: setup
 	$(BIN)/python tests/reproduce.py
 
 lint: setup
-	$(BIN)/ruff format --check stages tests benchmarks
-	$(BIN)/ruff check stages tests benchmarks
+	$(BIN)/ruff format --check stages tests benchmarks env
+	$(BIN)/ruff check stages tests benchmarks env
 	$(BIN)/mypy
 
 lock:
 	$(BIN)/python env/lock.py
+
+# ENGINE=podman, BASE_IMAGE=… and BUILD_ARGS="…" are heard: docs/containers.md
+export ENGINE BASE_IMAGE BUILD_ARGS
+image-cpu image-cuda:
+	@$(PYTHON) env/image.py $(@:image-%=%)
 
 clean:
 	rm -rf .venv .tunesmith .pytest_cache .mypy_cache .ruff_cache
