@@ -1,11 +1,13 @@
 """Train: token rows + base -> models/adapter/<model>/ and reports/<model>/train/."""
 
 import importlib
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.core import files, manifest, room, settings
+from stages.core import files, manifest, processes, room, settings
 
 
 def run(key: str) -> None:
@@ -17,11 +19,27 @@ def run(key: str) -> None:
     files.require_complete(tokens, f"tokenise@{key}")
     out, report = files.adapter_dir(key), files.report_dir(key) / "train"
     backend = importlib.import_module(f"stages.backends.{model.backend}.train")
+    wanted = processes.asked()
+    if wanted.world > 1 and not hasattr(backend, "launch"):
+        raise processes.alone(model.backend, wanted)
+    here = processes.place(wanted, os.environ)
+    if here:
+        with processes.reporting(here), room.watched(key, model, base, tokens):
+            backend.train(model, base, tokens, out, report)
+        sys.exit()  # the process that started this one says what was made
     with room.watched(key, model, base, tokens):
-        backend.train(model, base, tokens, out, report)
+        if wanted.world > 1:
+            backend.launch(key, wanted, model.train.save_steps)
+        else:
+            backend.train(model, base, tokens, out, report)
+    print(said(key, out) if wanted.node == 0 else f"{key}: trained; the first machine writes it")
+
+
+def said(key: str, out: Path) -> str:
+    """What was trained, and what to do next."""
     made = manifest.read(out)
     loss = made["loss"]
-    print(
+    return (
         f"{key}: {made['steps']} steps over {made['rows']} rows, "
         f"loss {loss['first']:.3f} -> {loss['last']:.3f}, then: fuse{gap(made)}"
     )

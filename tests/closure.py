@@ -21,6 +21,7 @@ EXEMPT = {
     "stages/core/mistakes.py": "words the linter's refusals",
     "stages/core/params_text.py": "reads params.yaml, whose values DVC tracks themselves",
     "stages/core/plugins.py": "finds modules by name; DVC names the plug-in it depends on",
+    "stages/core/processes.py": "says how many train; which rows each takes is the backend's",
     "stages/core/progress.py": "shows counts on the terminal",
     "stages/core/room.py": "refuses a training before it, or words its end; it hands nothing on",
     "stages/core/runner.py": "starts the stage and notes its cost",

@@ -30,7 +30,7 @@ SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")
 KEPT = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "DVC_ROOT", "DVC_STAGE"),
     *("TUNESMITH_PROCESSES", "TUNESMITH_NODES", "TUNESMITH_NODE", "TUNESMITH_MASTER"),
-    *("TUNESMITH_SHARD", "TUNESMITH_MEMORY"),
+    *("TUNESMITH_SHARD", "TUNESMITH_MEMORY", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"),
 )
 HIDDEN = (local.FILE, ".dvc/config.local")  # may hold tokens; the second, of DVC's remotes
 ONLINE = ("HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")  # in small letters, too

@@ -144,6 +144,28 @@ def training(of: Shape, how: Run) -> Training:
     )
 
 
+def shared(needed: Training, of: Shape, how: Run, processes: int) -> Training:
+    """What one of several processes needs that share weights, gradients and optimizer state.
+
+    Whole are, at a time, the tables of words and two blocks: that at hand and the next. In bf16
+    full training keeps its half-size copies until the backward pass, unless it checkpoints.
+    """
+    tables = of.vocab * of.hidden * (1 if of.tied else 2)
+    block = (of.parameters - tables) // of.layers
+    copy = 2 * of.parameters if how.full and how.bytes == 2 else 0
+    kept = 2 * block if how.checkpointing and copy else copy
+    size = 4 if how.full else how.bytes
+    trained = block + tables if how.full else how.adapted // of.layers
+    return Training(
+        weights=(needed.weights - copy) // processes + kept + size * (tables + 2 * block),
+        adapter=needed.adapter // processes + 2 * needed.adapter // of.layers,
+        gradients=needed.gradients // processes + 4 * trained,
+        optimizer=needed.optimizer // processes,
+        activations=needed.activations,
+        passing=needed.passing,
+    )
+
+
 def frozen(of: Shape, how: Run) -> int:
     """Bytes of a frozen base, of which all linear layers but the output may be quantised.
 

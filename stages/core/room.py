@@ -9,14 +9,15 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stages.core import devices, files, memory, smaller
+from stages.core import devices, files, memory, processes, smaller
 from stages.core.devices import Device
 from stages.core.errors import TunesmithError
 from stages.core.machine import Space
 from stages.core.memory import Training
+from stages.core.processes import ONE, Asked
 from stages.core.settings import Model
 from stages.core.shapes import Shape
 from stages.core.smaller import Smaller, words
@@ -38,12 +39,14 @@ SAID = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A model's training on one device, as far as memory goes.
+    """A model's training on one device, as far as memory goes: that of one process.
 
     Attributes:
         use: fp32, bf16 or fp16.
         length: tokens of the longest row; `measured` says whether rows or max_length told it.
-        space: what the device has; None where it does not say.
+        space: what the device has for one process; None where it does not say. The processes of
+            a CPU share the machine's memory evenly, and each has a GPU of its own.
+        wanted: the processes that were asked for.
     """
 
     key: str
@@ -54,25 +57,57 @@ class Case:
     length: int
     measured: bool
     space: Space | None
+    wanted: Asked = ONE
 
     @property
     def training(self) -> Training:
-        return smaller.needed(self.settings, self.shape, self.use, self.length)
+        return self.needed(self.settings)
+
+    def needed(self, settings: Model) -> Training:
+        """What one process needs with these settings."""
+        own = smaller.changed(settings, {"train.batch_size": self.batch(settings)})
+        found = smaller.needed(own, self.shape, self.use, self.length)
+        if not self.cut:
+            return found
+        how = replace(memory.run(self.shape, own), bytes=memory.BYTES[self.use])
+        return memory.shared(found, self.shape, how, self.wanted.world)
+
+    @property
+    def cut(self) -> bool:
+        """Whether a process has only its part of the weights; on a CPU it reads all of them."""
+        return self.wanted.sharded and self.device.kind == "cuda"
+
+    def batch(self, settings: Model) -> int:
+        """Rows of one process's micro-batch, at most."""
+        train = settings.train
+        return min(train.batch_size, -(-train.batch_size * train.accumulate // self.wanted.world))
 
     def smaller(self, room: int) -> list[Smaller]:
         """The smallest changes with which it fits into so many bytes."""
-        return smaller.smaller(self.settings, self.shape, room, self.use, self.length)
+        of, use, length = self.shape, self.use, self.length
+        if not self.cut:
+            return smaller.smaller(self.settings, of, room, use, length)
+        spared = smaller.needed(self.settings, of, use, length).total - self.training.total
+        ways = smaller.smaller(self.settings, of, room + spared, use, length)
+        shared = [
+            replace(way, needed=self.needed(smaller.changed(self.settings, way.changes)).total)
+            for way in ways
+            if "quantise_base" not in way.changes  # packed weights cannot be shared
+        ]
+        return [way for way in shared if way.needed <= room]
 
     def rows(self) -> str:
         """What one batch is, in words."""
-        train = self.settings.train
         kind = "pairs of" if self.settings.method == "dpo" else "rows of"
         source = "the longest row" if self.measured else "tokens.max_length"
-        return f"{train.batch_size} {kind} {self.length} tokens ({source}) in {self.use}"
+        return f"{self.batch(self.settings)} {kind} {self.length} tokens ({source}) in {self.use}"
 
     def place(self) -> str:
         """The device, in words."""
-        return "this machine" if self.device.kind == "cpu" else self.device.name
+        if self.device.kind != "cpu":
+            return self.device.name
+        count = self.wanted.processes
+        return "this machine" if count == 1 else f"each of {count} processes on this machine"
 
 
 def case(key: str, settings: Model, base: Path, tokens: Path, device: Device) -> Case:
@@ -91,13 +126,16 @@ def case(key: str, settings: Model, base: Path, tokens: Path, device: Device) ->
     stated = {name: value for name, value in files.read_json(config).items() if value is not None}
     if not all(isinstance(stated.get(name, 0), int) for name in SIZES):
         raise TunesmithError(f"{config} is not that of a dense decoder: memory is not counted.")
-    longest = longest_row(tokens)
+    longest, wanted, space = longest_row(tokens), processes.asked(), device.memory
+    if space and device.kind == "cpu":
+        space = Space(space.total // wanted.processes, space.free // wanted.processes)
     return Case(
         key, settings, memory.shape(stated), device,
         use=devices.precision(settings.train.precision, device),
         length=longest or settings.tokens.max_length,
         measured=longest is not None,
-        space=device.memory,
+        space=space,
+        wanted=wanted,
     )  # fmt: skip
 
 
@@ -198,17 +236,17 @@ def ran_out(
         f"Memory ran out while {key} was trained{where}.",
         where=f"params.yaml: models.{key}",
         why=why,
-        do=f"{do}\n        {resuming(key, settings.train.save_steps)}",
+        do=f"{do}\n        {resuming(key, settings.train.save_steps, ' and more memory free')}",
     )
 
 
-def resuming(key: str, save_steps: int) -> str:
-    """What becomes of the steps that were made."""
+def resuming(key: str, save_steps: int, more: str = "") -> str:
+    """What becomes of the steps that were made; `more` is what going on needs."""
     if not save_steps:
         return "No checkpoint was kept (train.save_steps: 0): the next run begins anew."
     return (
-        f"Checkpoints, one every {save_steps} steps, are kept: with the same settings and more "
-        f"memory free,\n        dvc repro train@{key} goes on from the last one."
+        f"Checkpoints, one every {save_steps} steps, are kept: with the same settings{more},\n"
+        f"        dvc repro train@{key} goes on from the last one."
     )
 
 

@@ -96,6 +96,7 @@ def wrote(stage: str, key: str, params: Params) -> Path | None:
 
 
 def _peak_mb() -> float:
-    """Peak resident memory of this process in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Peak resident memory in MB of this process, or of the largest that it started."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    peak = max(resource.getrusage(kind).ru_maxrss for kind in kinds)
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)

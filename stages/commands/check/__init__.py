@@ -115,6 +115,8 @@ def of_case(case: Case) -> dict[str, Any]:
         "precision": case.use,
         "memory": {**asdict(needed), "runtime": memory.RUNTIME, "needed": needed.total},
         "parts": room.parts(needed),
+        "processes": case.wanted.world,
+        "of": case.place(),
     }
     if case.space is None:
         return found

@@ -136,7 +136,8 @@ def in_full(key: str, model: dict[str, Any]) -> Iterator[str]:
     held = "" if model["quantise_base"] == "none" else f" in {model['quantise_base']}"
     yield f"{key}: {model['method']} on {model['base']}{held}"
     if "memory" in model:
-        yield from folded("  memory    ", f"{_verdict(model['memory'])}: {model['parts']}")
+        of = f" ({model['of']})" if model["processes"] > 1 else ""
+        yield from folded("  memory    ", f"{_verdict(model['memory'])}{of}: {model['parts']}")
         yield f"            {model['rows']}"
     if "disk" in model:
         names = ("base", "adapter", "fused", "gguf", "checkpoint")

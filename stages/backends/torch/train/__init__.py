@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from stages.backends.torch import load
-from stages.backends.torch.train import gap, quantised, trainer, words
+from stages.backends.torch.train import gap, quantised, sharding, team, trainer, words
 from stages.backends.torch.train.preference import Preferring
+from stages.backends.torch.train.starting import launch as launch
+from stages.backends.torch.train.team import ALONE, Team
 from stages.backends.torch.train.trainer import Planned
-from stages.core import checkpoints, files, manifest, targets, training
+from stages.core import checkpoints, files, manifest, processes, targets, training
 from stages.core.batches import Rows
-from stages.core.errors import TunesmithError, require
+from stages.core.errors import require
 from stages.core.settings import Model
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "safetensors")
@@ -34,18 +36,42 @@ def train(settings: Model, base: Path, tokens: Path, out: Path, report: Path) ->
             the base is to be quantised.
     """
     rows, valid = training.load(settings, tokens)
-    adapts = training.adapts(settings)
+    adapts, wanted = training.adapts(settings), processes.asked()
     leaves = targets.resolve(settings.lora.targets, training.tensors(base)) if adapts else []
     held = settings.quantise_base
+    sharding.refuse(settings, wanted)
     packages = PACKAGES if held == "none" else (*PACKAGES, "bitsandbytes")
     _prepare(held)
+    several = processes.facts(wanted)
     facts = training.facts(settings, base, tokens, rows, packages)
-    run = checkpoints.folder(facts | {"settings": training.shaped(settings)})
-    made = start(settings, base, leaves, rows, valid, run)
-    made.run_from(checkpoints.last(run))
-    series = made.state.log_history
+    run = checkpoints.folder(facts | {"settings": training.shaped(settings)} | several)
+    us = team.join(wanted, load.device().kind)
+    made = start(settings, base, leaves, rows, valid, run, us)
+    last = checkpoints.last(run)
+    if us.world > 1:
+        us.agree(told(made, facts, settings, last), max(sum(map(len, step)) for step in made.plan))
+    made.run_from(last)
+    if us.sharded:
+        made.model = sharding.whole_model(made.model, base, us.first)
+    if us.first:
+        made.team = ALONE  # the others may end
+        write(made, settings, base, leaves, out, report, facts | several)
+        checkpoints.forget(run)
+
+
+def write(
+    made: Any,
+    settings: Model,
+    base: Path,
+    leaves: list[str],
+    out: Path,
+    report: Path,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write what a trainer has trained, with its manifest, and the report, each whole."""
+    held, series = settings.quantise_base, made.state.log_history
     with files.directory(out) as work:
-        if adapts:
+        if leaves:
             write_adapter(made.model, settings.base, leaves, work)
         else:
             write_weights(made.model, base, work)
@@ -53,15 +79,36 @@ def train(settings: Model, base: Path, tokens: Path, out: Path, report: Path) ->
         manifest.write(
             work, settings, **facts, loss=manifest.curve(series), device=made.device.name,
             precision=made.precision, steps=len(made.plan), dtype=_written(settings, base),
-            trained_tokens=training.trained_tokens(made.plan, rows),
+            trained_tokens=training.trained_tokens(made.plan, made.rows),
             **training.measured(settings, series), **cost,
         )  # fmt: skip
     training.write_report(report, settings, series, cost)
-    checkpoints.forget(run)
+
+
+def told(
+    made: Any, facts: Mapping[str, Any], settings: Model, last: Path | None
+) -> dict[str, object]:
+    """What must be the same in every process, by names that a user understands."""
+    return {
+        "settings": training.shaped(settings),
+        "base": facts["base"],
+        "token rows": facts["dataset"],
+        "package versions": facts["versions"],
+        "steps": made.plan,
+        "kind of device": made.device.kind,
+        "precision": made.precision,
+        "checkpoint": last and (last.name, files.sha256(last / checkpoints.STATE)),
+    }
 
 
 def start(
-    settings: Model, base: Path, leaves: list[str], rows: Rows, valid: Rows, run: Path
+    settings: Model,
+    base: Path,
+    leaves: list[str],
+    rows: Rows,
+    valid: Rows,
+    run: Path,
+    us: Team = ALONE,
 ) -> Any:
     """The trainer, ready: `run_from` trains its model; `state.log_history` is the loss series."""
     held = settings.quantise_base
@@ -82,7 +129,7 @@ def start(
             load.model(base, use if leaves else "fp32") if held == "none"
             else quantised.model(base, use, held, chosen.kind),
             AutoTokenizer.from_pretrained(base),
-            said | {"output_dir": str(run)}, lora, plan, rows, valid, options.eval_steps,
+            said | {"output_dir": str(run)}, lora, plan, rows, valid, options.eval_steps, us,
         )  # fmt: skip
     made.device, made.precision = chosen, use
     trained = sum(weight.numel() for weight in made.model.parameters() if weight.requires_grad)
@@ -93,15 +140,8 @@ def start(
 
 def _prepare(held: str) -> None:
     """Check the packages and settle what must be set before torch is imported."""
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one device: the plan is one process's
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one device for each process
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise TunesmithError(
-            "Training was started as one of several processes.",
-            where="WORLD_SIZE",
-            why="The torch backend trains in one process on one device.",
-            do="Start it alone: python -m stages train <model>",
-        )
     load.quiet()
     quantised.prepare(held)
     require("torch", "peft", "trl")

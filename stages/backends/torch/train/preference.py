@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stages.backends.torch.train.trainer import Planned
-from stages.core import batches, training
+from stages.core import training
 from stages.core.batches import Rows
 
 # trl's names of training.REWARDS, in their order
@@ -20,27 +20,41 @@ class Preferring(Planned):
     """
 
     TRL = "DPO"
+    INSIDE = False
 
     sums: dict[str, float]
-    compute_loss: Any
-    _metrics: Any
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         """The rows are token ids already; nothing is rendered, tokenised or cut here."""
         return dataset
 
-    def _step(self, numbers: list[int]) -> dict[str, Any]:
-        """The micro-batches of one step and its number of pairs."""
-        step = self.plan[numbers[0]]
-        return {
-            "micro": [pairs(self.rows, rows) for rows in step],
-            "whole": sum(map(len, step)),
-        }
+    def _batch(self, rows: Rows, numbers: list[int]) -> Any:
+        """One micro-batch: the chosen rows above the rejected ones."""
+        return pairs(rows, numbers)
+
+    def _weight(self, numbers: list[int]) -> int:
+        """Every pair counts the same."""
+        return len(numbers)
 
     def training_step(self, model: Any, inputs: Mapping[str, Any], *_: Any) -> Any:
         """As ever; what it measures is added up anew at each step."""
         self.sums = dict.fromkeys(MEASURES, 0.0)
-        return super().training_step(model, inputs)
+        found = super().training_step(model, inputs)
+        self._add_up()
+        return found
+
+    def _add_up(self) -> None:
+        """Make the measures of this process those of all."""
+        if self.team.world > 1:
+            total = self.team.plus([self.sums[name] for name in MEASURES], self.model.device)
+            self.sums = dict(zip(MEASURES, total.tolist(), strict=True))
+
+    def _counting_nothing(self, micro: Any) -> Any:
+        """As ever; what it measures is forgotten."""
+        kept = dict(self.sums)
+        found = self._summed(micro)
+        self.sums = kept
+        return found
 
     def _summed(self, micro: dict[str, Any]) -> Any:
         """DPOTrainer's loss of one micro-batch, summed over its pairs; adds up its measures."""
@@ -49,7 +63,7 @@ class Preferring(Planned):
         device = self.model.device
         inputs = {name: torch.from_numpy(part).to(device) for name, part in micro.items()}
         count = len(micro["input_ids"]) // 2
-        with self.accelerator.autocast():
+        with self.autocast():
             found = self.compute_loss(self.model, inputs) * count
         metrics = self._metrics["train" if self.model.training else "eval"]
         for name, theirs in MEASURES.items():
@@ -64,17 +78,11 @@ class Preferring(Planned):
 
     def on_valid(self) -> dict[str, float]:
         """Mean loss, reward accuracy and margin over the pairs of the valid split."""
-        import torch
-
         if not len(self.valid):
             return {}
-        self.model.eval()
         self.sums = dict.fromkeys(MEASURES, 0.0)
-        total = 0.0
-        with torch.no_grad():
-            size = self.args.per_device_train_batch_size
-            for rows in batches.by_length(self.valid.sizes, size):
-                total += float(self._summed(pairs(self.valid, rows)))
+        total = self._on_valid()
+        self._add_up()
         count = len(self.valid)
         found = {f"valid_{name}": self.sums[name] / count for name in training.VALID}
         return {"valid_loss": total / count, **found}
