@@ -244,6 +244,8 @@ def main() -> None:
     except TunesmithError as mistake:
         print(f"\nerror: {mistake}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,11 @@ def make(options: Options, out: Path) -> None:
         "look up a name": lambda: socket.getaddrinfo("localhost.localdomain.example", 80),
         "read local.env": lambda: _something(Path("local.env")),
         "read DVC's tokens": lambda: _something(Path(".dvc/config.local")),
+        "read git's tokens": lambda: _something(Path(".git/config")),
+        "leave a hook for git": lambda: Path(".git/hooks/post-commit").write_bytes(b"x"),
+        "change DVC's settings": lambda: Path(".dvc/config").write_bytes(b""),
+        "change the code": lambda: Path("stages/train.py").write_bytes(b""),
+        "change the parameters": lambda: Path("params.yaml").write_bytes(b""),
         "read the workspace": lambda: _something(Path("params.yaml")),
         "write /tmp": lambda: Path("/tmp/note").write_bytes(b"x"),
     }

@@ -25,7 +25,7 @@ from stages.core import engine, launch
 
 pytestmark = pytest.mark.container
 
-PLANTED = "hf_plantedTokenThatMustNotBeFound"  # .ci/run builds the image with it as HF_TOKEN
+PLANTED = "hf_planted" + "TokenThatMustNotBeFound"  # .ci/run builds the image with it as HF_TOKEN
 CONTAINER = {"TUNESMITH_LAUNCH": "container"}
 STEPS = f"models.{MODEL}.train.max_steps"
 SECONDS = 60.0  # by which what is waited for has long happened
@@ -85,9 +85,12 @@ def test_every_output_is_the_same_bytes_natively_and_in_containers(native, conta
 
 def test_the_manifest_names_the_image_by_its_digest(native, contained):
     image = engine.image(engine.find(), "cpu", ROOT)
-    for place in manifest(contained)["ran"].values():
-        assert (place["where"], place["image"]) == ("container", image.digest)
-    assert {place["where"] for place in manifest(native)["ran"].values()} == {"native"}
+    for places in manifest(contained)["ran"].values():
+        assert [(place["where"], place["image"]) for place in places] == [
+            ("container", image.digest)
+        ]
+    for places in manifest(native)["ran"].values():
+        assert places == [{"where": "native"}]
 
 
 def test_a_host_with_only_the_light_install_builds_the_same_in_containers(tmp_path, native):
@@ -261,6 +264,9 @@ def pried(tmp_path_factory) -> tuple[Path, dict]:
     home = tmp_path / "home"
     home.mkdir()
     (home / "key").write_text("of a person", encoding="utf-8")
+    (home / ".docker").mkdir()
+    proxies = {"proxies": {"default": {"httpsProxy": f"http://me:{PLANTED}@proxy.example"}}}
+    (home / ".docker" / "config.json").write_text(json.dumps(proxies), encoding="utf-8")
     folder = tmp_path / "project"
     folder.mkdir()
     small_project.make(folder)
@@ -300,6 +306,11 @@ def pried(tmp_path_factory) -> tuple[Path, dict]:
         ("look up a name", ""),
         ("read local.env", "there is nothing in it"),
         ("read DVC's tokens", "there is nothing in it"),
+        ("read git's tokens", "there is nothing in it"),
+        ("leave a hook for git", "Read-only file system"),
+        ("change DVC's settings", "Read-only file system"),
+        ("change the code", "Read-only file system"),
+        ("change the parameters", "Read-only file system"),
     ],
 )
 def test_a_stage_in_a_container_cannot(pried, attempt, said):
@@ -312,6 +323,10 @@ def test_a_stage_in_a_container_can_do_its_work(pried):
     assert pried[1]["read the workspace"] is None
     assert pried[1]["write /tmp"] is None
     assert pried[1]["user"] == os.getuid()
+
+
+def test_the_engines_own_proxy_settings_reach_no_stage_without_a_network(pried):
+    assert pried[1]["environment"]["HTTPS_PROXY"] == ""
 
 
 def test_no_token_reaches_a_stage_that_declares_none(pried):

@@ -1,11 +1,12 @@
 """Where a stage runs: a table over every combination, and the command line of a container."""
 
 import itertools
+import json
 from pathlib import Path
 
 import pytest
 
-from stages.core import launch, local, settings
+from stages.core import launch, local, mounts, runs, settings
 from stages.core.errors import TunesmithError
 from stages.core.launch import Machine, Need
 
@@ -145,7 +146,9 @@ def test_local_env_gives_what_the_environment_does_not(tmp_path, monkeypatch):
     ("text", "said"),
     [
         ("TUNESMITH_LUNCH=native\n", "Did you mean 'TUNESMITH_LAUNCH'?"),
-        ("\n# a note\nnative\n", "'native' sets nothing."),
+        ("\n# a note\nhf_secret\n", "This is no setting of a machine."),
+        ("HF_TOKEN: hf_secret\n", "This is no setting of a machine."),
+        ("hf_secret=\n", "This is no setting of a machine."),
     ],
 )
 def test_a_wrong_line_of_local_env_is_refused_with_its_number(tmp_path, monkeypatch, text, said):
@@ -155,6 +158,66 @@ def test_a_wrong_line_of_local_env_is_refused_with_its_number(tmp_path, monkeypa
     with pytest.raises(TunesmithError, match=said) as refused:
         local.load()
     assert refused.value.where == f"{path}:{len(text.splitlines())}"
+    assert "secret" not in str(refused.value)
+
+
+def test_a_local_env_that_is_no_text_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "local.env").write_bytes(b"TUNESMITH_LAUNCH=n\xe4tive\n")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    with pytest.raises(TunesmithError, match="UnicodeDecodeError"):
+        local.load()
+
+
+def run_of(address: str, made: str, **place: str) -> bytes:
+    return json.dumps({"stage": address, "made": made, **place}).encode() + b"\n"
+
+
+def test_a_release_names_every_place_that_made_these_bytes_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    runs.path().parent.mkdir()
+    image = {"where": "container", "engine": "docker 1", "image": "sha256:1"}
+    runs.path().write_bytes(
+        run_of("train@a", "x", **image) + run_of("train@a", "y", where="native")
+        + run_of("train@b", "x", where="native") + run_of("train@a", "x", **image)
+        + run_of("train@a", "x", where="native")
+    )  # fmt: skip
+    assert runs.of("train@a", "x") == [image, {"where": "native"}]
+    assert runs.of("train@a", "z") == []
+
+
+def test_a_line_that_a_machine_left_half_written_costs_only_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    (tmp_path / "made").write_bytes(b"weights")
+    runs.path().parent.mkdir()
+    runs.path().write_bytes(run_of("train@a", "x", where="native") + b'[]\n{"stage":"train@')
+    runs.note("fuse@a", 1.0, 2.0, tmp_path / "made")
+    assert runs.of("train@a", "x") == [{"where": "native"}]
+    assert runs.of("fuse@a", runs.digest(tmp_path / "made")) == [{"where": "native"}]
+
+
+def test_a_result_is_not_lost_where_the_log_cannot_be_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    runs.path().mkdir(parents=True)
+    runs.note("train@a", 1.0, 2.0, None)
+    assert "not noted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("place", "said"), [("/somewhere/a:b", "colon"), ("/opt/tunesmith/mine", "image keeps")]
+)
+def test_a_path_that_no_container_can_see_is_refused_by_name(place, said):
+    with pytest.raises(TunesmithError, match=said):
+        mounts.Mounts(Path(place), (), ()).options()
+
+
+def test_raw_data_is_seen_as_it_is_named_as_it_is_and_where_its_links_lead(tmp_path):
+    there, other = tmp_path / "there", tmp_path / "other"
+    there.mkdir()
+    other.write_bytes(b"rows")
+    (there / "rows.jsonl").symlink_to(other)
+    (tmp_path / "named").symlink_to(there)
+    found = set(mounts.places(tmp_path / "named"))
+    assert found == {tmp_path / "named", there.resolve(), other.resolve()}
 
 
 def test_a_word_that_no_rule_knows_is_refused(monkeypatch):

@@ -8,60 +8,35 @@ process or the `dvc` that started it is killed.
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from stages.core import inside, lineage, local
+from stages.core import inside, lineage, local, mounts, processes
 from stages.core.engine import Engine, Image
 from stages.core.launch import Need
+from stages.core.mounts import Mounts
 
 GRACE = 5  # seconds between the request to end and the end
 LOOK = 0.5  # seconds between looks at the process that started this one
 SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")
 # What a stage reads of the environment: threads and devices, and this machine's settings.
 KEPT = (
-    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "DVC_ROOT", "DVC_STAGE"),
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "DVC_STAGE"),
     *("TUNESMITH_PROCESSES", "TUNESMITH_NODES", "TUNESMITH_NODE", "TUNESMITH_MASTER"),
     *("TUNESMITH_SHARD", "TUNESMITH_MEMORY", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"),
 )
-HIDDEN = (local.FILE, ".dvc/config.local")  # may hold tokens; the second, of DVC's remotes
-ONLINE = ("HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")  # in small letters, too
+# An engine hands on those of its own settings, too.
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "FTP_PROXY", "ALL_PROXY")
+ONLINE = ("HF_ENDPOINT", *PROXIES)  # in small letters, too
 PASSED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-@dataclass(frozen=True, slots=True)
-class Mounts:
-    """Folders that a container sees, each at its own path.
-
-    Attributes:
-        work: the workspace, where the stage writes.
-        written: further folders that are written: checkpoints and the log of runs in the main
-            checkout, and the hub's cache where something is downloaded.
-        fixed: what is only read, DVC's cache first.
-        hidden: files of the workspace that hold secrets of this machine.
-        hub: the hub's cache; None where nothing is downloaded.
-    """
-
-    work: Path
-    written: tuple[Path, ...]
-    fixed: tuple[Path, ...]
-    hidden: tuple[Path, ...] = ()
-    hub: Path | None = None
-
-    def options(self) -> list[str]:
-        """-v options. The cache is read-only inside a workspace that is written, too."""
-        every = [f"{folder}:{folder}" for folder in (self.work, *self.written)]
-        every += [f"{folder}:{folder}:ro" for folder in self.fixed]
-        every += [f"{os.devnull}:{file}:ro" for file in self.hidden]
-        return [word for mount in every for word in ("-v", mount)]
 
 
 def run(need: Need, engine: Engine, image: Image, code: Path, gpu: bool) -> int:
@@ -76,43 +51,10 @@ def run(need: Need, engine: Engine, image: Image, code: Path, gpu: bool) -> int:
         "commit": lineage.commit(),
         "terminal": sys.stderr.isatty(),
     }
-    called = re.sub(r"[^A-Za-z0-9_.-]", "-", f"tunesmith-{need.stage}-{need.key}-{os.getpid()}")
-    where = mounts(need, code)
-    return attend(engine, called, command(engine, image, need, called, where, code, known, gpu))
-
-
-def mounts(need: Need, code: Path) -> Mounts:
-    """What a stage in the current folder must see; folders that are written are made."""
-    work = Path.cwd()
-    state = (local.root() / ".tunesmith").resolve()
-    state.mkdir(exist_ok=True)
-    hub = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    if need.network:
-        hub.mkdir(parents=True, exist_ok=True)
-    kept = (state, *([hub] if need.network else []))
-    read = [code, *(path.resolve() for path in need.reads if path.exists())]
-    found = cache()
-    return Mounts(
-        work,
-        written=tuple(path for path in kept if not path.is_relative_to(work)),
-        fixed=(
-            *([found] if found else []),
-            *(path for path in read if not path.is_relative_to(work)),
-        ),
-        hidden=tuple(work / name for name in HIDDEN if (work / name).is_file()),
-        hub=hub if need.network else None,
-    )
-
-
-def cache() -> Path | None:
-    """DVC's cache; None outside a DVC project, where no file can be linked to one."""
-    if not Path(".dvc").is_dir():
-        return None
-    asked = [sys.executable, "-m", "dvc", "cache", "dir"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=True)
-    found = Path(done.stdout.strip()).resolve()
-    found.mkdir(parents=True, exist_ok=True)
-    return found
+    # Processes of two containers may have one number, so it would not do.
+    called = f"tunesmith-{need.stage}-{need.key}-{secrets.token_hex(4)}"
+    seen = mounts.of(need, code)
+    return attend(engine, called, command(engine, image, need, called, seen, code, known, gpu))
 
 
 def command(
@@ -120,16 +62,17 @@ def command(
     image: Image,
     need: Need,
     called: str,
-    mounts: Mounts,
+    seen: Mounts,
     code: Path,
     known: Mapping[str, Any],
     gpu: bool,
 ) -> list[str]:
     """The engine's command line, with no secret in it: those go by name alone."""
     env = [name for name in (*KEPT, *need.secrets) if name in os.environ]
+    given = {} if need.network else {n: "" for name in PROXIES for n in (name, name.lower())}
     if need.network:
         env += [n for name in ONLINE for n in (name, name.lower()) if os.environ.get(n)]
-    given = {
+    given |= {
         "HOME": "/tmp",  # noqa: S108 (the container's own, in memory)
         "USER": "tunesmith",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -137,21 +80,30 @@ def command(
         "TUNESMITH_LAUNCH": "native",
         inside.VARIABLE: json.dumps(known, sort_keys=True),
     }
-    if mounts.hub:
-        given["HF_HOME"] = str(mounts.hub)
-    several = int(local.get("TUNESMITH_NODES") or 1) > 1
+    if seen.hub:
+        given["HF_HOME"] = str(seen.hub)
+    if "DVC_ROOT" in os.environ:
+        given["DVC_ROOT"] = str(local.root().resolve())
+    several = need.stage == "train" and processes.asked().nodes > 1
     return [
         engine.name, "run", "--rm", "--init", "--interactive", "--name", called,
         *_user(engine), "--read-only", "--tmpfs", "/tmp:exec,mode=1777",  # noqa: S108
         "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
         "--security-opt", "label=disable",  # SELinux would hide folders of the home directory
         "--network", "host" if need.network or several else "none",
-        "--shm-size", local.get("TUNESMITH_SHM") or "1g",
-        *(_gpus(engine) if gpu else []), "--workdir", str(mounts.work), *mounts.options(),
+        "--shm-size", _shared_memory(),
+        *(_gpus(engine) if gpu else []), "--workdir", str(seen.work), *seen.options(),
         *(word for name in env for word in ("-e", name)),
         *(word for name, value in given.items() for word in ("-e", f"{name}={value}")),
         image.digest, *need.command.split(),
     ]  # fmt: skip
+
+
+def _shared_memory() -> str:
+    size = local.get("TUNESMITH_SHM") or "1g"
+    if not re.fullmatch(r"[1-9][0-9]*[bkmg]?", size):
+        raise local.wrong("TUNESMITH_SHM", "Write a size such as 512m or 8g.")
+    return size
 
 
 def _user(engine: Engine) -> list[str]:
@@ -174,7 +126,8 @@ def attend(engine: Engine, called: str, words: list[str]) -> int:
         The stage's exit code, or 128 and the number of the signal that ended it.
     """
     told: list[int] = []
-    before = {n: signal.signal(n, lambda number, _: told.append(number)) for n in PASSED}
+    heard = [n for n in PASSED if signal.getsignal(n) is not signal.SIG_IGN]  # nohup
+    before = {n: signal.signal(n, lambda number, _: told.append(number)) for n in heard}
     try:
         # A session of its own: Ctrl-C reaches the stage once, from here. Its input does not end
         # before this process does, which inside.watch waits for.
@@ -190,26 +143,29 @@ def _watched(
     engine: Engine, called: str, client: "subprocess.Popen[bytes]", told: list[int]
 ) -> int:
     """Wait for the end; pass on what was told, and end what does not end within GRACE seconds."""
-    starter, asked = _starter(), 0.0
+    starter, since, heard = _starter(), 0.0, False
     while True:
         try:
             return client.wait(LOOK)
         except subprocess.TimeoutExpired:
-            if asked and time.monotonic() - asked > GRACE:
-                _kill(engine, called, signal.SIGKILL)
-            elif told and not asked:
-                asked = time.monotonic()
-                _kill(engine, called, told[0])
+            since = since or (time.monotonic() if told else 0.0)
+            if told and time.monotonic() - since > GRACE:
+                if not _kill(engine, called, signal.SIGKILL):
+                    client.kill()  # its pipe ends with it, and inside.watch ends the stage
+            elif told and not heard:
+                heard = _kill(engine, called, told[0])
             elif starter and not told and _gone(starter):
                 told.append(signal.SIGTERM)
 
 
-def _kill(engine: Engine, called: str, number: int) -> None:
-    """Send a signal; a container that is not there yet, or no more, is none to be told."""
-    sent = signal.Signals(number).name
-    subprocess.run(
-        [engine.name, "kill", "--signal", sent, called], capture_output=True, check=False
-    )
+def _kill(engine: Engine, called: str, number: int) -> bool:
+    """Send a signal; False where the container is not there yet, or the engine says nothing."""
+    words = [engine.name, "kill", "--signal", signal.Signals(number).name, called]
+    try:
+        done = subprocess.run(words, capture_output=True, check=False, timeout=GRACE)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
 
 
 def _starter() -> psutil.Process | None:

@@ -64,22 +64,31 @@ def find() -> Engine:
 def _asked(name: str) -> Engine:
     if shutil.which(name) is None:
         return Engine(why=f"{name} is not installed")
+    asked = "{{.Host.Security.Rootless}}" if name == "podman" else "{{.SecurityOptions}}"
     try:
         done = said([name, "version", "--format", SERVER[name]])
+        info = said([name, "info", "--format", asked]).stdout
     except Silent as silent:
         return Engine(why=silent.what.rstrip("."))
     version = done.stdout.strip()
     if done.returncode or not version:
         last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
         return Engine(why=f"{name} does not answer ({last})")
-    asked = "{{.Host.Security.Rootless}}" if name == "podman" else "{{.SecurityOptions}}"
-    info = said([name, "info", "--format", asked]).stdout
     return Engine(name, version, rootless="true" in info or "name=rootless" in info)
 
 
 def name(kind: str) -> str:
     """What the image for cpu or cuda is called on this machine."""
     return local.get(f"TUNESMITH_IMAGE_{kind.upper()}") or f"tunesmith-{kind}"
+
+
+def build(kind: str, engine: Engine) -> str:
+    """What to type for an image in this engine, under the name that it is to have."""
+    made, called = f"tunesmith-{kind}", name(kind)
+    used = engine.name or local.get("TUNESMITH_ENGINE") or ENGINES[0]
+    word = "" if used == ENGINES[0] else f" ENGINE={used}"
+    then = "" if called == made else f" && {used} tag {made} {called}"
+    return f"make image-{kind}{word}{then}"
 
 
 def pins(kind: str, root: Path) -> str:
@@ -94,7 +103,10 @@ def image(engine: Engine, kind: str, root: Path) -> Image:
     if not engine.name:
         return Image(called, wrong=engine.why)
     asked = '{{.Id}} {{with .Config.Labels}}{{index . "' + LABEL + '"}}{{end}}'  # or there are none
-    done = said([engine.name, "image", "inspect", "--format", asked, called])
+    try:
+        done = said([engine.name, "image", "inspect", "--format", asked, called])
+    except Silent as silent:
+        return Image(called, wrong=silent.what.rstrip("."))
     if done.returncode:
         return Image(called, wrong=f"there is no image {called}")
     digest, _, label = done.stdout.strip().partition(" ")

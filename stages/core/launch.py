@@ -68,6 +68,7 @@ class Machine:
         engine: docker or podman, when it answers; empty otherwise.
         engine_why: why there is none.
         images: what is wrong with the image of each kind, cpu and cuda; empty where nothing is.
+        build: what to type for each of them.
         missing: the stage's packages that are not installed here.
     """
 
@@ -75,6 +76,7 @@ class Machine:
     engine: str = ""
     engine_why: str = "no docker and no podman is here"
     images: Mapping[str, str] = field(default_factory=dict)
+    build: Mapping[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 
 
@@ -167,8 +169,12 @@ def _listed(machine: Machine) -> str:
 
 def _build(kind: str, machine: Machine) -> str:
     """What to type for a container."""
-    start = "" if machine.engine else "install and start docker or podman, then: "
-    return f"{start}make image-{kind}"
+    start = ""
+    if "permission denied" in machine.engine_why:
+        start = "sudo usermod -aG docker $USER    and log in anew, then: "
+    elif not machine.engine:
+        start = "install and start docker or podman, then: "
+    return start + machine.build.get(kind, f"make image-{kind}")
 
 
 def _no_mlx(need: Need, machine: Machine) -> TunesmithError:

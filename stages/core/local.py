@@ -84,20 +84,34 @@ def stated(path: Path) -> dict[str, str]:
     Raises:
         TunesmithError: a line that is no `NAME=value`, or a name that nothing reads.
     """
-    if not path.is_file():
+    if not path.exists():
         return {}
     found = {}
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, text in enumerate(_text(path).splitlines(), 1):
         line = text.strip().removeprefix("export ")
         if not line or line.startswith("#"):
             continue
         name, equals, value = (part.strip() for part in line.partition("="))
         if not equals or name not in NAMES:
+            # What is no name of ours may be a token, and is not shown.
+            shown = repr(name) if equals and name.startswith(PREFIX) else "This"
             raise TunesmithError(
-                f"{name!r} is no setting of a machine." if equals else f"{line!r} sets nothing.",
+                f"{shown} is no setting of a machine.",
                 where=f"{path}:{number}",
                 why="A name that nothing reads would be taken for one that works.",
-                do=plugins.nearest(name, NAMES),
+                do=f"Write NAME=value. {plugins.nearest(name if shown != 'This' else '', NAMES)}",
             )
         found[name] = value.strip("\"'")
     return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as failure:
+        raise TunesmithError(
+            f"It cannot be read: {type(failure).__name__}.",
+            where=str(path),
+            why="Settings that are not heard would send stages elsewhere.",
+            do="Write it as UTF-8 text, readable by you, a line NAME=value each; or delete it.",
+        ) from failure

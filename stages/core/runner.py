@@ -84,7 +84,8 @@ def offered(need: Need, used: Engine, images: Mapping[str, Image]) -> Machine:
     missing = tuple(name for name in need.packages if not devices.version(name))
     gpu = need.backend == "torch" and need.stage in launch.ON_GPU and machine.driver()
     wrong = {kind: image.wrong for kind, image in images.items()}
-    return Machine(gpu, used.name, used.why, wrong, missing)
+    build = {kind: engine.build(kind, used) for kind in engine.KINDS}
+    return Machine(gpu, used.name, used.why, wrong, build, missing)
 
 
 def wrote(stage: str, key: str, params: Params) -> Path | None:

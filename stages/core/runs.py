@@ -1,12 +1,16 @@
 """The log of runs: what each stage took, where it ran, and the digest of what it made."""
 
+import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
 from stages.core import files, inside, local
 from stages.core.example import dumps
+
+PLACE = ("where", "engine", "image")
 
 
 def path() -> Path:
@@ -30,9 +34,20 @@ def note(address: str, seconds: float, peak_mb: float, result: Path | None) -> N
         **here(),
         "made": digest(result) if result else "",
     }
-    path().parent.mkdir(exist_ok=True)
-    with path().open("ab") as log:
-        log.write(dumps(row))
+    try:
+        path().parent.mkdir(parents=True, exist_ok=True)
+        with path().open("a+b") as log:
+            log.write(_after_half_a_line(log) + dumps(row))
+    except OSError as failure:  # the result is there: it must not be lost for a line of a log
+        print(f"  not noted in {path()}: {failure}", file=sys.stderr)
+
+
+def _after_half_a_line(log: BinaryIO) -> bytes:
+    """A newline, where a machine went down while it wrote the last line."""
+    if not log.seek(0, os.SEEK_END):
+        return b""
+    log.seek(-1, os.SEEK_END)
+    return b"" if log.read(1) == b"\n" else b"\n"
 
 
 def here() -> dict[str, str]:
@@ -48,14 +63,27 @@ def digest(result: Path) -> str:
     return files.tree_hash(result) if result.is_dir() else files.sha256(result)
 
 
-def of(address: str, made: str) -> dict[str, str]:
-    """Where weights with this digest were made; `unknown` where no run of this machine did."""
-    found = {"where": "unknown"}
+def of(address: str, made: str) -> list[dict[str, str]]:
+    """Where weights with this digest were made on this machine, each place once.
+
+    Two places may have made the same bytes; which of them lie here, nobody can tell.
+    """
+    found: list[dict[str, str]] = []
     if not path().is_file():
         return found
     with path().open("rb") as log:
         for line in log:
-            row: dict[str, Any] = orjson.loads(line)
-            if row["stage"] == address and row.get("made") == made:
-                found = {name: row[name] for name in ("where", "engine", "image") if name in row}
+            row = _row(line)
+            place = {name: str(row[name]) for name in PLACE if name in row}
+            if (row.get("stage"), row.get("made")) == (address, made) and place not in found:
+                found.append(place)
     return found
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    """A line of the log; nothing of half a one, of a machine that went down."""
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return {}
+    return row if isinstance(row, dict) else {}

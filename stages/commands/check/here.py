@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from stages.commands.check.places import Places
-from stages.core import inside, local, machine, plugins
+from stages.core import engine, inside, local, machine, plugins
 from stages.core.engine import KINDS
 from stages.core.machine import Space
 
@@ -28,21 +28,13 @@ def facts(where: Places, disk: Space) -> dict[str, Any]:
 
 def _image(kind: str, where: Places, gpu: bool) -> dict[str, str]:
     """current, outdated, missing, or unknown where no engine can tell; and what to type."""
-    image, used = where.images[kind], where.engine.name
-    if not used:
+    image = where.images[kind]
+    if not where.engine.name:
         return {**asdict(image), "state": "unknown", "do": ""}
     state = "missing" if not image.digest else "outdated" if image.wrong else "current"
     of_use = kind == "cpu" or gpu
-    do = _build(kind, image.name, used) if of_use and state != "current" else ""
+    do = engine.build(kind, where.engine) if of_use and state != "current" else ""
     return {**asdict(image), "state": state, "do": do}
-
-
-def _build(kind: str, called: str, engine: str) -> str:
-    """What to type for an image in the engine that is used, under the name that it is to have."""
-    made = f"tunesmith-{kind}"
-    word = "" if engine == "docker" else f" ENGINE={engine}"
-    then = "" if called == made else f" && {engine} tag {made} {called}"
-    return f"make image-{kind}{word}{then}"
 
 
 def settings() -> list[dict[str, str]]:
