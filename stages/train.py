@@ -14,16 +14,14 @@ def run(key: str) -> None:
     """Write `models/adapter/<key>/` and `reports/<key>/train/`."""
     model = settings.load().models[key]
     base, tokens = Path(model.base), files.tokens_dir(key)
-    kind = "fuse" if base.parent.name == "fused" else "base"
-    files.require_complete(base, f"{kind}@{base.name}")
+    files.require_complete(base, f"{'fuse' if base.parent.name == 'fused' else 'base'}@{base.name}")
     files.require_complete(tokens, f"tokenise@{key}")
     out, report = files.adapter_dir(key), files.report_dir(key) / "train"
     backend = importlib.import_module(f"stages.backends.{model.backend}.train")
     wanted = processes.asked()
     if wanted.world > 1 and not hasattr(backend, "launch"):
         raise processes.alone(model.backend, wanted)
-    here = processes.place(wanted, os.environ)
-    if here:
+    if here := processes.place(wanted, os.environ):
         with processes.reporting(here), room.watched(key, model, base, tokens):
             backend.train(model, base, tokens, out, report)
         sys.exit()  # the process that started this one says what was made
@@ -32,7 +30,9 @@ def run(key: str) -> None:
             backend.launch(key, wanted, model.train.save_steps)
         else:
             backend.train(model, base, tokens, out, report)
-    print(said(key, out) if wanted.node == 0 else f"{key}: trained; the first machine writes it")
+    if wanted.node:
+        sys.exit()  # nothing was made here
+    print(said(key, out))
 
 
 def said(key: str, out: Path) -> str:

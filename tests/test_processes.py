@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -493,24 +494,63 @@ def test_a_signal_to_the_one_that_started_them_ends_all(name, code, tmp_path):
 
 @pytest.mark.slow
 def test_two_trainings_at_once_and_two_machines_meet_whom_they_should(tmp_path):
-    """The machines are this one twice; each has its own process, and they share the folder."""
+    """The machines are this one twice; each has its own process and its own folder."""
     folders = [two.made(tmp_path / name) for name in ("a", "b")]
     started = [two.start(folder) for folder in folders]
     said = [process.communicate()[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], said
     results = [files.tree_hash(folder / "models/adapter/first") for folder in folders]
 
-    folder, port = two.made(tmp_path / "c"), two.free_port()
+    (first, other), said = machines(tmp_path / "c", [{}, {}])
+    assert [first.returncode, other.returncode] == [0, 0], said
+    assert "trained; the first machine writes it" in said[1]
+    results.append(files.tree_hash(tmp_path / "c/0/models/adapter/first"))
+    assert len(set(results)) == 1
+    assert not (tmp_path / "c/1/models/adapter/first").exists()
+
+
+def machines(folder: Path, more: list[dict[str, str]]) -> tuple[list, list[str]]:
+    """One process on each of two machines with folders of their own; how they ended, and said."""
+    port = two.free_port()
     nodes = {
         processes.COUNT: "1", processes.NODES: "2", "GLOO_SOCKET_IFNAME": "lo",
         processes.MASTER: f"127.0.0.1:{port}",
     }  # fmt: skip
-    started = [two.start(folder, **nodes, TUNESMITH_NODE=str(node)) for node in (0, 1)]
-    said = [process.communicate()[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0], said
-    assert "trained; the first machine writes it" in said[1]
-    results.append(files.tree_hash(folder / "models/adapter/first"))
-    assert len(set(results)) == 1
+    started = [
+        two.start(two.made(folder / str(node)), **nodes, TUNESMITH_NODE=str(node), **env)
+        for node, env in enumerate(more)
+    ]
+    return started, [process.communicate()[0] for process in started]
+
+
+@pytest.mark.slow
+def test_machines_that_share_weights_and_machines_that_do_not_never_train_together(tmp_path):
+    ended, said = machines(tmp_path, [{processes.SHARD: "fsdp"}, {}])
+    assert [one.returncode for one in ended] == [2, 2], said
+    assert all("its TUNESMITH_SHARD differs" in text for text in said)
+
+
+@pytest.mark.slow
+def test_a_machine_is_told_that_a_process_of_another_has_ended(tmp_path):
+    ended, said = machines(tmp_path, [{}, {"HURT": "SIGKILL:1:2"}])
+    assert [one.returncode for one in ended] == [2, 2], said
+    assert "A process on another machine has ended" in said[0]
+    assert "was ended by SIGKILL" in said[1]
+    assert "Traceback" not in "".join(said)
+
+
+@pytest.mark.parametrize("host", ["no-such-machine.invalid", "127.0.0.1"])
+def test_machines_that_cannot_meet_say_so_at_once(tmp_path, host):
+    """The first has a name that nobody knows, the other a port that is taken."""
+    folder = two.made(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"{host}:{taken.getsockname()[1]}"
+        nodes = {processes.NODES: "2", processes.MASTER: where, processes.NODE: "0"}
+        process = two.start(folder, **nodes)
+        said = process.communicate()[0]
+    assert process.returncode == 2, said
+    assert f"The machines do not meet at {where}" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow

@@ -144,7 +144,7 @@ def made(folder: Path, *changes: tuple[str, str]) -> Path:
         ("max_steps: 0", "max_steps: 12"), ("save_steps: 0", "save_steps: 2"),
         ("learning_rate: 1.0e-4", "learning_rate: 1.0e-2"), ("[q_proj]", "[all-linear]"), *changes,
     )  # fmt: skip
-    folder.mkdir()
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "params.yaml").write_text(text, encoding="utf-8")
     with files.directory(folder / "models/base/small") as out:
         tiny.tiny_model(out, hidden=32, layers=2)

@@ -30,9 +30,12 @@ LOOPBACK = "127.0.0.1"
 NO_GPU = ("", "-1")  # values of CUDA_VISIBLE_DEVICES that hide every GPU
 # What torchrun tells each of its processes.
 TOLD = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+# Where accelerate looks for how many there are: there, and in what MPI and Slurm say.
+COUNTED = (*TOLD, "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 PARENT_DEATH = 1  # prctl's PR_SET_PDEATHSIG: end with the process that started this one
 # A folder in which each process leaves what it refused, for the one that started it to say.
 REFUSALS = "TUNESMITH_REFUSALS"
+STARTER = "TUNESMITH_STARTER"  # the number of that one
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,8 @@ def environment(wanted: Asked, folder: Path, cores: int) -> dict[str, str]:
         loopback = "lo0" if sys.platform == "darwin" else "lo"
         found |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
     kept = {name: value for name, value in found.items() if name not in os.environ}
-    return kept | {REFUSALS: str(folder), "TUNESMITH_LAUNCH": "native"}
+    told = {REFUSALS: str(folder), STARTER: str(os.getpid()), "TUNESMITH_LAUNCH": "native"}
+    return kept | told
 
 
 def gpu(number: int, visible: str | None, driver: bool) -> str:
@@ -227,6 +231,8 @@ def reporting(here: Place) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
+            if os.getppid() != int(os.environ[STARTER]):  # it ended before that was said
+                raise SystemExit(1)
     try:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu(here.local, visible, machine.driver())

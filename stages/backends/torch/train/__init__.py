@@ -90,6 +90,7 @@ def told(
 ) -> dict[str, object]:
     """What must be the same in every process, by names that a user understands."""
     return {
+        processes.SHARD: made.team.sharded,
         "settings": training.shaped(settings),
         "base": facts["base"],
         "token rows": facts["dataset"],

@@ -53,7 +53,7 @@ class Several(Theirs):
         if self.INSIDE:
             self._summed = sharding.inside(self.model, self._summed)
         made = super().create_optimizer(*arguments)
-        sharding.whole_optimizer(made)
+        sharding.whole_optimizer(made, self.team.first)
         return made
 
     def _move_model_to_device(self, model: Any, device: Any) -> None:
@@ -75,7 +75,7 @@ class Several(Theirs):
             super()._save_checkpoint(*arguments)
             return
         if self.team.sharded:
-            self._whole = sharding.trained(self.model)
+            self._whole = sharding.trained(self.model, self.team.first)
         self._states = self.team.all_say(self._random_state())
         if self.team.first:
             super()._save_checkpoint(*arguments)

@@ -48,13 +48,22 @@ def whole(value: Any) -> Any:
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
-def whole_optimizer(optimizer: Any) -> None:
-    """Let an optimizer give out and take in whole tensors; all processes must do it together."""
+def whole_optimizer(optimizer: Any, first: bool) -> None:
+    """Let an optimizer give out whole tensors, in the first process, and take in such.
+
+    All processes must do it together. They are made whole one at a time: no GPU has room for all.
+    """
     from torch.distributed.tensor import distribute_tensor
     from torch.utils import _pytree
 
+    def kept(value: Any) -> Any:
+        if not hasattr(value, "full_tensor"):
+            return value
+        found = value.full_tensor()
+        return found.cpu() if first else None
+
     def give(_: Any, state: Any) -> Any:
-        return _pytree.tree_map(whole, state)
+        return _pytree.tree_map(kept, state)
 
     def take(of: Any, state: Any) -> Any:
         weights = [weight for group in of.param_groups for weight in group["params"]]
@@ -76,10 +85,18 @@ def whole_optimizer(optimizer: Any) -> None:
     optimizer.register_load_state_dict_pre_hook(take)
 
 
-def trained(model: Any) -> dict[str, Any]:
-    """Every trained weight by its name, whole, on the CPU; all processes must call this."""
-    named = model.named_parameters()
-    return {name: whole(w.detach()).cpu() for name, w in named if w.requires_grad}
+def trained(model: Any, first: bool) -> dict[str, Any]:
+    """Every trained weight by its name, whole, on the CPU, in the first process.
+
+    All processes must call this; no other has room taken for them.
+    """
+    found = {}
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            there = whole(weight.detach())
+            if first:
+                found[name] = there.cpu()
+    return found
 
 
 def whole_model(model: Any, base: Path, first: bool) -> Any:
@@ -88,7 +105,7 @@ def whole_model(model: Any, base: Path, first: bool) -> Any:
     An adapter is put back whole into the model; of a model that was trained itself there is a
     new one, on the CPU.
     """
-    weights = trained(model)
+    weights = trained(model, first)
     if not first:
         return model
     if not hasattr(model, "peft_config"):

@@ -160,7 +160,7 @@ def join(wanted: Asked, device: str) -> Team:
     backend = "gloo" if device == "cpu" else "nccl"
     talk = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     distributed.init_process_group(talk, timeout=TIMEOUT)
-    for name in processes.TOLD:  # transformers and accelerate are to think that they are alone
+    for name in processes.COUNTED:  # transformers and accelerate are to think that they are alone
         os.environ.pop(name, None)
     return Team(here.rank, distributed.get_world_size(), wanted.sharded, backend)
 
