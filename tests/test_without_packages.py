@@ -32,7 +32,7 @@ def needed(stage: str, key: str) -> set[str]:
 
 
 OPTIONAL = {name.replace("-", "_") for names in launch.PACKAGES.values() for name in names}
-OPTIONAL |= set(hiding.MLX)
+OPTIONAL = OPTIONAL - {"huggingface_hub"} | set(hiding.MLX)  # transformers is never without it
 TRAIN = {
     "max_steps": 12, "batch_size": 4, "learning_rate": 3.0e-4, "schedule": "constant",
     "save_steps": 5, "eval_steps": 5,
