@@ -15,18 +15,18 @@ PREFIX = "TUNESMITH_"
 # Every name there is, with what it says.
 NAMES = {
     "TUNESMITH_LAUNCH": "where stages run: auto, native or container",
-    "TUNESMITH_ENGINE": "the container engine: docker or podman; the first found",
-    "TUNESMITH_IMAGE_CPU": "the image for stages that need no GPU; tunesmith-cpu",
-    "TUNESMITH_IMAGE_CUDA": "the image for training and answering on NVIDIA GPUs; tunesmith-cuda",
-    "TUNESMITH_SHM": "shared memory of a container; 1g",
-    "TUNESMITH_PROCESSES": "training processes on this machine; 1",
-    "TUNESMITH_NODES": "machines that train together; 1",
+    "TUNESMITH_ENGINE": "the container engine: docker or podman; else the first found",
+    "TUNESMITH_IMAGE_CPU": "the image for stages that need no GPU; else tunesmith-cpu",
+    "TUNESMITH_IMAGE_CUDA": "the image for NVIDIA GPUs; else tunesmith-cuda",
+    "TUNESMITH_SHM": "shared memory of a container; else 1g",
+    "TUNESMITH_PROCESSES": "training processes on this machine; else 1",
+    "TUNESMITH_NODES": "machines that train together; else 1",
     "TUNESMITH_NODE": "which of them this is, from 0",
     "TUNESMITH_MASTER": "host:port of the first of them",
     "TUNESMITH_SHARD": "none, or fsdp: processes share one model's weights",
     "TUNESMITH_MEMORY": "ignore: train whatever the memory estimate says",
     "TUNESMITH_BLAS": "a BLAS library that MLX uses on Linux",
-    "TUNESMITH_CACHE": "where llama.cpp's source is kept; ~/.cache/tunesmith",
+    "TUNESMITH_CACHE": "where llama.cpp's source is kept; else ~/.cache/tunesmith",
     "HF_TOKEN": "your token of the Hugging Face Hub, for stages that download",
 }
 
