@@ -185,6 +185,8 @@ def training(folder: Path) -> subprocess.Popen[bytes]:
         [str(BIN / "dvc"), "repro", "-f", "-s", f"train@{MODEL}"],
         cwd=folder, env=small_project.environment(**CONTAINER), stdout=log, stderr=log,
         start_new_session=True,
+        # A job in the background, as CI may be, hands on that Ctrl-C is not heard.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     wait_for(lambda: running(folder))
     wait_for(lambda: list((folder / ".tunesmith" / "checkpoints").glob("*/checkpoint-*")))

@@ -11,7 +11,8 @@ from stages.core import local
 from stages.core.errors import TunesmithError
 from stages.core.launch import Need
 
-MADE = ("data", "models", "reports")  # what stages write; the rest of the project is only read
+# What stages write; the rest of the project is only read.
+MADE = ("data", "models", "reports", ".tunesmith")
 # They may hold tokens: the second of DVC's remotes, the third in an address.
 HIDDEN = (local.FILE, ".dvc/config.local", ".git/config")
 TOKENS = ("token", "stored_tokens")  # of the hub, in its cache
@@ -64,7 +65,7 @@ def of(need: Need, code: Path) -> Mounts:
     home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
     hub = Path(home).expanduser().absolute() if need.network else None
     written = [work / name for name in MADE]
-    written += [(local.root() / ".tunesmith").resolve(), *([hub] if hub else [])]
+    written += [local.root() / ".tunesmith", *([hub] if hub else [])]
     for folder in written:
         folder.mkdir(parents=True, exist_ok=True)
     hidden = [root / name for root in {work, code} for name in HIDDEN]
@@ -73,7 +74,8 @@ def of(need: Need, code: Path) -> Mounts:
     outside = [path for path in dict.fromkeys(read) if not path.is_relative_to(work)]
     return Mounts(
         work,
-        written=tuple(written),
+        # What a link leads to: the link itself is seen in the workspace.
+        written=tuple(dict.fromkeys(folder.resolve() for folder in written)),
         fixed=tuple(outside),
         hidden=tuple(path for path in hidden if path.is_file()),
         hub=hub,
