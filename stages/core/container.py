@@ -1,7 +1,7 @@
 """A stage and an image in; the stage run in a container, its exit code out.
 
-Same absolute paths inside and out, DVC's cache read-only, the caller's user, no network and no
-secret but what the stage declares. The container ends with the stage, with Ctrl-C, and when this
+Same absolute paths inside and out, nothing written but outputs, the caller's user, no network and
+no secret but what the stage declares. The container ends with the stage, with Ctrl-C, and when this
 process or the `dvc` that started it is killed.
 """
 
@@ -24,6 +24,7 @@ from stages.core.engine import Engine, Image
 from stages.core.launch import Need
 from stages.core.mounts import Mounts
 
+TMP = "/tmp"  # noqa: S108 (the container's own, in memory)
 GRACE = 5  # seconds between the request to end and the end
 LOOK = 0.5  # seconds between looks at the process that started this one
 SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish")
@@ -51,7 +52,7 @@ def run(need: Need, engine: Engine, image: Image, code: Path, gpu: bool) -> int:
         "commit": lineage.commit(),
         "terminal": sys.stderr.isatty(),
     }
-    # Processes of two containers may have one number, so it would not do.
+    # Not this process's number: in two containers that start others it may be the same.
     called = f"tunesmith-{need.stage}-{need.key}-{secrets.token_hex(4)}"
     seen = mounts.of(need, code)
     return attend(engine, called, command(engine, image, need, called, seen, code, known, gpu))
@@ -73,7 +74,7 @@ def command(
     if need.network:
         env += [n for name in ONLINE for n in (name, name.lower()) if os.environ.get(n)]
     given |= {
-        "HOME": "/tmp",  # noqa: S108 (the container's own, in memory)
+        "HOME": TMP,
         "USER": "tunesmith",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": str(code),
@@ -87,7 +88,7 @@ def command(
     several = need.stage == "train" and processes.asked().nodes > 1
     return [
         engine.name, "run", "--rm", "--init", "--interactive", "--name", called,
-        *_user(engine), "--read-only", "--tmpfs", "/tmp:exec,mode=1777",  # noqa: S108
+        *_user(engine), "--read-only", "--tmpfs", f"{TMP}:exec,mode=1777",
         "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
         "--security-opt", "label=disable",  # SELinux would hide folders of the home directory
         "--network", "host" if need.network or several else "none",

@@ -5,14 +5,13 @@ memory has run out.
 """
 
 import errno
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stages.core import devices, files, memory, processes, smaller
+from stages.core import devices, files, local, memory, processes, smaller
 from stages.core.devices import Device
 from stages.core.errors import TunesmithError
 from stages.core.machine import Space
@@ -186,14 +185,10 @@ def ignored() -> bool:
     Raises:
         TunesmithError: the variable holds something else.
     """
-    value = os.environ.get(SWITCH, "")
+    value = local.get(SWITCH)
     if value not in ("", IGNORE):
-        raise TunesmithError(
-            f"{SWITCH} is {value!r}.",
-            where=f"the environment variable {SWITCH}",
-            why="A word that means nothing would be taken for one that does.",
-            do=f"{SWITCH}={IGNORE} trains whatever the estimate says; unset, it is heeded.",
-        )
+        do = f"{SWITCH}={IGNORE} trains whatever the estimate says; unset, it is heeded."
+        raise local.wrong(SWITCH, do)
     return value == IGNORE
 
 
