@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCKS := $(foreach part,data torch mlx dev,env/$(part).lock)
 
 .DEFAULT_GOAL := all
-.PHONY: all setup test slow containers remotes browser lint mlx reproduce lock clean image-cpu image-cuda
+.PHONY: all setup test slow containers remotes machines browser lint mlx reproduce lock clean image-cpu image-cuda
 
 all: setup
 	@$(BIN)/dvc repro
@@ -34,7 +34,7 @@ test: setup
 	$(PYTEST)
 
 slow: setup
-	$(PYTEST) -m "slow and not gpu and not remotes and not browser"
+	$(PYTEST) -m "slow and not gpu and not remotes and not browser and not machines"
 
 # Needs a container engine and `make image-cpu`.
 containers: setup
@@ -43,6 +43,10 @@ containers: setup
 # Needs OpenSSH's server, which Debian calls openssh-server.
 remotes: setup
 	$(BIN)/python -m pytest -m remotes
+
+# Machines that are network namespaces of this one: needs Linux, root, iproute2, openssh-server.
+machines: setup
+	$(PYTEST) -m machines
 
 # Needs Chromium, which Debian calls chromium.
 browser: setup

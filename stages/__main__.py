@@ -7,7 +7,7 @@ import typer
 
 from stages.core import local
 from stages.core.errors import TunesmithError
-from stages.doors import building, outside, sharing, using
+from stages.doors import building, elsewhere, outside, sharing, using
 
 STAGES = {
     "sample": ("samples", "Make a folder of sample data with a seeded maker."),
@@ -106,7 +106,7 @@ def check(
     command.run(model, as_json)
 
 
-for _part in (building.app, using.app, sharing.app, outside.app):
+for _part in (building.app, elsewhere.app, using.app, sharing.app, outside.app):
     app.add_typer(_part)
 
 

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "stages").rglob("*.py"))
 STAGES = [path for path in MODULES if path.count("/") == 1 and "__" not in path]
-SHELVES = ("recipes", "backends", "bases", "makers", "targets")
+SHELVES = ("recipes", "backends", "bases", "makers", "places", "targets")
 
 
 @cache

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from stages import commands
-from stages.commands.sweep import crew, grid, places, point, store, workspace
-from stages.core import graph, settings
+from stages.commands.sweep import crew, grid, places, point, store
+from stages.core import graph, repository, settings
 from stages.core.errors import TunesmithError
 from tests import small_project
 from tests.small_project import BIN, Plain, git
@@ -452,7 +452,7 @@ def test_an_untracked_file_beside_tracked_ones_is_named(tmp_path):
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", "data/raw/a.txt")
 
-    assert workspace.left_out(tmp_path, ["data/raw", "other"]) == ["data/raw/b.txt"]
+    assert repository.left_out(tmp_path, ["data/raw", "other"]) == ["data/raw/b.txt"]
 
 
 def grid_of_eight(name: str) -> tuple[str, ...]:

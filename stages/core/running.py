@@ -177,6 +177,19 @@ def _wait(left_alone: Callable[[], bool]) -> None:
     end()
 
 
+def end_with_input() -> None:
+    """End this process and its children when standard input does, which its starter holds open."""
+    pipe = os.dup(0)
+    with Path(os.devnull).open("rb") as nothing:  # what stages are given instead
+        os.dup2(nothing.fileno(), 0)
+
+    def wait() -> None:
+        os.read(pipe, 1)
+        end()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def end() -> None:
     """End this process at once, and before it those that it has started, to the last."""
     for process in psutil.Process().children(recursive=True):

@@ -10,7 +10,7 @@ import orjson
 from stages.commands.experiments import measures, screen
 from stages.commands.sweep import crew, grid, places, plot, store, table, workspace
 from stages.commands.sweep.store import ENDED, Point, Sweep
-from stages.core import graph, params_text, settings
+from stages.core import graph, params_text, repository, settings
 from stages.core.errors import TunesmithError
 
 
@@ -49,7 +49,7 @@ def gone_on(name: str) -> Sweep:
 def begun(texts: list[str], targets: list[str], name: str) -> Sweep:
     """The sweep of these settings: the one that was begun with them, or a new one."""
     here = Path.cwd()
-    baseline, prefix = workspace.head(here)
+    baseline, prefix = repository.head(here)
     found = grid.parse(texts)
     params = settings.load()
     source = settings.PARAMS.read_text(encoding="utf-8")
@@ -61,7 +61,7 @@ def begun(texts: list[str], targets: list[str], name: str) -> Sweep:
     every = places.affecting(stages, keys)
     affected = {address: every[address] for address in needed}
     places.require_effect(keys, affected)
-    files = workspace.tree(here)
+    files = repository.tree(here)
     digest = hashlib.sha256(orjson.dumps([texts, wanted, baseline, files])).hexdigest()
     short = "-".join(part.rpartition(".")[2] for part in screen.short(keys).values())
     own = name or f"{short}-{digest[:6]}"
@@ -72,11 +72,11 @@ def begun(texts: list[str], targets: list[str], name: str) -> Sweep:
     points = [Point(f"{own}-{n}", one, text) for n, (one, text) in enumerate(values, 1)]
     models = {key: measures.gates(params.models[key]) for key in models_of(needed)}
     require_free(here, baseline, points)
-    snapshot = workspace.commit(here, files, baseline, f"tunesmith sweep {own}")
+    snapshot = repository.commit(here, files, baseline, f"tunesmith sweep {own}")
     sweep = Sweep(
         own, texts, wanted, baseline, snapshot, files, prefix, needed, affected, models, points
     )  # fmt: skip
-    workspace.git(here, "update-ref", sweep.reference, snapshot)
+    repository.git(here, "update-ref", sweep.reference, snapshot)
     store.save(sweep)
     say_left_out(here, stages, needed)
     return sweep
@@ -125,7 +125,7 @@ def require_free(here: Path, baseline: str, points: list[Point]) -> None:
     """Refuse a name under which there are experiments of this commit already."""
     for point in points:
         reference = workspace.reference(baseline, point.name)
-        if workspace.git(here, "for-each-ref", reference):
+        if repository.git(here, "for-each-ref", reference):
             raise TunesmithError(
                 f"There is an experiment {point.name!r} already.",
                 where="dvc exp list",
@@ -137,7 +137,7 @@ def require_free(here: Path, baseline: str, points: list[Point]) -> None:
 def say_left_out(here: Path, stages: dict[str, graph.Stage], needed: list[str]) -> None:
     """Name untracked files that a `dvc repro` here would read and the points will not."""
     deps = sorted({dep for address in needed for dep in stages[address].deps})
-    if left := workspace.left_out(here, deps):
+    if left := repository.left_out(here, deps):
         shown = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
         print(f"  not part of the sweep, since git does not track it: {shown}")
 
@@ -169,7 +169,7 @@ def finish(sweep: Sweep) -> None:
     screen.show(*table.rows(sweep))
     ends = [store.outcome(sweep, point) for point in sweep.points]
     if all(one and one.state in ENDED for one in ends):
-        workspace.git(Path.cwd(), "update-ref", "-d", sweep.reference)
+        repository.git(Path.cwd(), "update-ref", "-d", sweep.reference)
     print(f"in {sweep.folder}/: table.tsv, table.md, plot.svg, points/*.log")
     good = [p.name for p, e in zip(sweep.points, ends, strict=True) if e and e.state == store.DONE]
     if good:

@@ -5,7 +5,6 @@ It runs in the workspace, and is told by its arguments: the main checkout, then 
 
 import os
 import shutil
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ def main(words: list[str]) -> int:
     """Take from the main checkout what git does not bring, then `dvc repro`; its exit code."""
     from dvc.cli import main as dvc
 
-    _end_with_the_sweep()
+    running.end_with_input()  # the sweep holds it open
     root, *targets = words
     share(Path(root))
     every = graph.load()
@@ -28,19 +27,6 @@ def main(words: list[str]) -> int:
     have = fresh(stages)
     code = int(dvc(["checkout", "--quiet", "--allow-missing", *have])) if have else 0
     return code or int(dvc(["repro", *targets]))
-
-
-def _end_with_the_sweep() -> None:
-    """End this process and its children when standard input does, which the sweep holds open."""
-    pipe = os.dup(0)
-    with Path(os.devnull).open("rb") as nothing:  # what stages are given instead
-        os.dup2(nothing.fileno(), 0)
-
-    def wait() -> None:
-        os.read(pipe, 1)
-        running.end()
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def share(main: Path) -> None:

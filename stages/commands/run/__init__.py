@@ -1,0 +1,204 @@
+"""Run: stages and a place in; the stages run there, and dvc.lock as if they had run here, out."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import NoReturn
+
+from stages.commands.remote.store import Store
+from stages.commands.run import (
+    asking,
+    declared,
+    ending,
+    following,
+    listing,
+    planning,
+    records,
+    sending,
+    taking,
+)
+from stages.commands.run.declared import Place
+from stages.commands.run.mailbox import Mailbox
+from stages.commands.run.records import Record
+from stages.core import graph, jobs
+from stages.core.errors import TunesmithError
+from stages.core.jobs import Job
+
+AFTER = "tunesmith run --attach {0}    follows it;    tunesmith run --stop {0}    ends it"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was typed: stages, or with one of the acts the ids of jobs; and the options."""
+
+    names: list[str]
+    on: str = ""
+    bring: str = "targets"
+    yes: bool = False
+    dry_run: bool = False
+    detach: bool = False
+    as_json: bool = False
+
+
+def run(request: Request, acts: Sequence[str]) -> None:
+    """Begin a job, or do one of the acts with those that there are.
+
+    Raises:
+        TunesmithError: what was typed cannot be meant, or a place refuses; nothing runs then.
+        SystemExit: a job did not end well, or is followed no more.
+    """
+    if len(acts) > 1 or (acts and request.on):
+        raise TunesmithError(
+            f"These do not go together: {', '.join('--' + act for act in acts)}"
+            f"{', --on' if request.on else ''}.",
+            do="tunesmith run STAGE --on PLACE, or one of --list, --attach, --stop, --forget",
+        )
+    act = acts[0] if acts else "begin"
+    if act == "list":
+        listing.show(request.as_json)
+    elif act == "attach":
+        for record in _named(request):
+            attach(record)
+    elif act in ("stop", "forget"):
+        for record in _named(request):
+            ending.stop(record) if act == "stop" else ending.forget(record, request.yes)
+    else:
+        begin(request)
+
+
+def _named(request: Request) -> list[Record]:
+    """The jobs that were named, or the only one under way."""
+    return [records.named(name, records.OPEN) for name in request.names or [""]]
+
+
+def begin(request: Request) -> None:
+    """Plan a job, ask, send it, and follow it."""
+    if not request.names:
+        raise TunesmithError("No stage was named.", do="tunesmith run train@<model> --on <place>")
+    place = declared.place(request.on)
+    typed = f"tunesmith run {' '.join(request.names)} --on {place.name}"
+    store = sending.opened(place.options.remote, "Looking at the remote", typed)
+    found = planning.of(request.names)
+    if not found.runs:
+        asking.nothing_to_run(request.names, found)
+        return
+    wanted = sending.job(request.names, found, place)
+    old = records.load(wanted.id)
+    if old is not None and old.state in records.OPEN:
+        print(f"{old.job.id} is under way on {place.name} already; this follows it")
+        attach(old)
+        return
+    if old is not None:
+        wanted = replace(wanted, attempt=old.job.attempt + 1)
+    asking.require_free(found, place)
+    asking.show(wanted, found, place, store)
+    place.plugin.require(wanted, place.options)
+    if request.dry_run:
+        print("This was a dry run: nothing was sent or started.")
+        return
+    asking.agree(request.yes, found)
+    with records.alone(wanted.id):
+        record = started(wanted, found, place, request.bring, store)
+        if request.detach or getattr(place.plugin, "BY_HAND", False):
+            print(AFTER.format(record.job.id))
+            return
+        conclude(record, store)
+
+
+def started(wanted: Job, found: planning.Plan, place: Place, bring: str, store: Store) -> Record:
+    """Send inputs and commit, and begin the job there.
+
+    Raises:
+        TunesmithError: the place refuses; what was started is ended.
+    """
+    here = graph.lock()
+    record = Record(
+        wanted, place.options.model_dump(), begun=now(), bring=bring,
+        before={address: here[address] for address in wanted.needed if address in here},
+    )  # fmt: skip
+    records.save(record)
+    try:
+        done = sending.inputs(found, store)
+        print(f"  sent {done.objects} files, {done.bytes / 1e6:,.1f} MB, to {store.name}")
+        record = record.but(job=replace(wanted, git=sending.source(wanted, place)))
+        script = jobs.script(record.job)
+        place.plugin.start(record.job, place.options, script)
+    except BaseException as failure:
+        ending.give_up(record, failure)
+        raise
+    print(f"  {record.job.id} has begun on {place.describe()}")
+    return record.but(state=records.BEGUN)
+
+
+def attach(record: Record) -> None:
+    """Follow a job that was begun before, and take its result."""
+    if record.state not in records.OPEN:
+        where = f"; {record.reason}" if record.reason else ""
+        print(f"{record.job.id} has ended: {record.state}{where}")
+        return
+    with records.alone(record.job.id):
+        again = f"tunesmith run --attach {record.job.id}"
+        store = sending.opened(record.job.remote["name"], "Looking for the job", again)
+        if record.state == records.SENDING:
+            record = found_again(record, store)
+        conclude(record, store)
+
+
+def found_again(record: Record, store: Store) -> Record:
+    """A job whose beginning was cut off here: begun there, or not.
+
+    Raises:
+        TunesmithError: it never began, and is given up.
+    """
+    place, job = record.place, record.job
+    box = Mailbox(store, job.id, job.attempt)
+    if next(box.read(0, 0), None) is not None:
+        return record.but(state=records.BEGUN)
+    state = place.plugin.state(job, place.options)
+    if state in (jobs.RUNNING, jobs.ENDED):
+        return record.but(state=records.BEGUN)
+    if state == jobs.NONE:
+        ending.give_up(record, "it never began there")
+        raise TunesmithError(
+            f"{job.id} never began: this end was cut off before.",
+            do=f"tunesmith run {' '.join(job.targets)} --on {job.place}    begins it",
+        )
+    raise TunesmithError(
+        f"{place.describe()} cannot be asked now, so nobody knows whether {job.id} has begun.",
+        why="Begun twice, it would cost twice.",
+        do=f"tunesmith run --attach {job.id}    once it answers",
+    )
+
+
+def conclude(record: Record, store: Store) -> None:
+    """Follow a job to its end and take its result.
+
+    Raises:
+        SystemExit: it did not end well, or Ctrl-C was typed: then it goes on without this end.
+    """
+    follower = following.Follower(record, following.line)
+    try:
+        over = follower.follow(store)
+    except KeyboardInterrupt:
+        _leave(record)
+    record = follower.record
+    record = ending.end_machine(record)
+    said = [*taking.take(record, over, store)] if over.lock or over.runs else []
+    print("\n".join(f"  {line}" for line in said))
+    if over.code != 0:
+        ending.failed(record, over, store)
+    taking.clean(record)
+    Mailbox(store, record.job.id, record.job.attempt).clear()
+    record.but(state=records.DONE, ended=now())
+    print(f"{record.job.id}: done on {record.job.place}; {listing.spent(record, now())}")
+
+
+def _leave(record: Record) -> NoReturn:
+    print(f"\n{record.job.id} goes on without this end.\n  {AFTER.format(record.job.id)}")
+    sys.exit(130)
+
+
+def now() -> str:
+    """The time, in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,214 @@
+"""Machines that are reached by SSH: a commit pushed into a repository there, jobs begun by Python.
+
+It is OpenSSH's own client that connects, so what stands in ~/.ssh/config holds here, too.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from stages.core import beginning
+from stages.core.errors import TunesmithError
+from stages.core.jobs import ENDED, NONE, RUNNING, UNKNOWN, Common, Job
+
+BRINGS_DOWN = False  # the machines are yours, and stay
+LOST = 255  # ssh's own exit code where there is no connection
+OPTIONS = (
+    *("-o", "BatchMode=yes", "-o", "ConnectTimeout=15"),
+    *("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3"),
+)
+BUSY = 75  # of the program that begins a job: it is at work there already
+LOOK = (
+    "import json, shutil, subprocess, sys\n"
+    "have = {'python': list(sys.version_info[:2]), 'git': bool(shutil.which('git'))}\n"
+    "words = [sys.argv[1], '-c', 'import dvc, typer, pydantic, psutil']\n"
+    "try:\n"
+    "    done = subprocess.run(words, capture_output=True, text=True)\n"
+    "    have['said'] = done.stderr.strip().splitlines()[-1:]\n"
+    "except OSError as failure:\n"
+    "    have['said'] = [str(failure)]\n"
+    "print(json.dumps(have))\n"
+)
+
+
+class Options(Common):
+    """Machines that SSH reaches.
+
+    Attributes:
+        host: as `ssh` takes it: a name of ~/.ssh/config, or user@host.
+        others: further machines that train together with it, of the same user and folders.
+        master: host:port of the first machine, as the others reach it; with `others`.
+        ssh_options: more words for `ssh`, such as -p 2222.
+    """
+
+    host: str = Field(pattern=r"^[^\s-]\S*$")
+    others: list[str] = Field(default_factory=list)
+    master: str = ""
+    ssh_options: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counted(cls, values: Any) -> Any:
+        """`others` says how many nodes there are."""
+        if not isinstance(values, dict) or not isinstance(values.get("others", []), list):
+            return values
+        count = 1 + len(values.get("others", []))
+        if values.get("nodes", count) != count:
+            raise ValueError(f"nodes is 1 and the number of others: {count}")
+        if count > 1 and ":" not in values.get("master", ""):
+            raise ValueError("master is missing: host:port of the first, as the others reach it")
+        return values | {"nodes": count}
+
+    @property
+    def hosts(self) -> list[str]:
+        return [self.host, *self.others]
+
+
+def describe(options: Options) -> str:
+    """The machines, in words."""
+    return f"ssh {', '.join(options.hosts)}"
+
+
+def require(job: Job, options: Options) -> None:
+    """Refuse machines that do not answer or lack what a job needs.
+
+    Raises:
+        TunesmithError: with what is missing where.
+    """
+    if shutil.which("ssh") is None:
+        raise TunesmithError("There is no `ssh` here.", do="Install OpenSSH's client.")
+    python = "" if options.setup else shlex.quote(options.python)
+    for host in options.hosts:
+        done = _ssh(options, host, f"python3 - {python or 'python3'}", LOOK)
+        if done.returncode:
+            raise _refusal(host, done)
+        have = json.loads(done.stdout.splitlines()[-1])
+        if have["python"] < [3, 9] or not have["git"]:
+            lacks = "git" if not have["git"] else "a Python of 3.9 or newer"
+            raise TunesmithError(f"{host} lacks {lacks}.", where=f"{job.place}.host")
+        if python and have["said"]:
+            raise TunesmithError(
+                f"{options.python} of {host} does not run Tunesmith: {have['said'][0]}",
+                where=f"{job.place}.python",
+                why="DVC and the light install run there; the stages run in its image or natively.",
+                do="On it: pip install the project there (make setup), and write python: "
+                "PATH/.venv/bin/python; or write `setup`, which does it for every job",
+            )
+
+
+def source(job: Job, options: Options) -> str:
+    """Nothing: the commit is pushed."""
+    del job, options
+    return ""
+
+
+def start(job: Job, options: Options, script: str) -> None:
+    """Push the commit to each machine and begin the job there, the first machine last.
+
+    Raises:
+        TunesmithError: a machine refused or did not answer.
+    """
+    for node, host in reversed(list(enumerate(options.hosts))):
+        _push(job, options, host)
+        words = {"TUNESMITH_NODE": str(node), "TUNESMITH_DETACH": "1"}
+        if options.master:
+            words["TUNESMITH_MASTER"] = options.master
+        done = _ssh(options, host, f"env {_assigned(words)} python3 -", script)
+        if done.returncode not in (0, BUSY):
+            raise _refusal(host, done)
+
+
+def state(job: Job, options: Options) -> str:
+    """What the first machine says; where it has ended, the others count as long as they run."""
+    found = [word for _, word in _asked(job, options, "state")]
+    if UNKNOWN in found[:1]:
+        return UNKNOWN
+    return RUNNING if RUNNING in found else UNKNOWN if UNKNOWN in found else found[0]
+
+
+def said(job: Job, options: Options) -> str:
+    """What was said beside the job's log, machine by machine."""
+    rows = list(_asked(job, options, "said"))
+    alone = len(rows) == 1
+    return "\n".join(text if alone else f"{host}:\n{text}" for host, text in rows if text)
+
+
+def stop(job: Job, options: Options) -> None:
+    """End the job on every machine.
+
+    Raises:
+        TunesmithError: a machine does not answer.
+    """
+    for host, word in _asked(job, options, "stop"):
+        if word == UNKNOWN:
+            raise TunesmithError(
+                f"{host} does not answer, so nobody knows whether {job.id} has ended there.",
+                where=f"{job.place}.host",
+                why="It may still be at work.",
+                do=f"tunesmith run --stop {job.id}    once it answers",
+            )
+
+
+def _asked(job: Job, options: Options, act: str) -> Iterator[tuple[str, str]]:
+    """Each machine with what it answers; `unknown` where it does not."""
+    program = beginning.text(job.facts(), act)
+    for node, host in enumerate(options.hosts):
+        done = _ssh(options, host, f"env TUNESMITH_NODE={node} python3 -", program)
+        answer = done.stdout.strip()
+        known = answer in (RUNNING, ENDED, NONE) or act != "state"
+        yield host, answer if done.returncode == 0 and known else UNKNOWN
+
+
+def _push(job: Job, options: Options, host: str) -> None:
+    """Put the commit into the project's repository there."""
+    folder = f"{options.folder.rstrip('/')}/{job.project}/repo"
+    made = _ssh(options, host, f"git init --quiet {_path(folder)}", "")
+    if made.returncode:
+        raise _refusal(host, made)
+    ssh = shlex.join(["ssh", *OPTIONS, *options.ssh_options])
+    target = f"{host}:{folder}/.git"
+    words = ["git", "push", "--quiet", "--force", target, f"{job.snapshot}:{job.reference}"]
+    env = {**os.environ, "GIT_SSH_COMMAND": ssh}
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise _refusal(host, done)
+
+
+def _path(folder: str) -> str:
+    """A path for the shell there, which knows its home."""
+    return f"~/{shlex.quote(folder[2:])}" if folder.startswith("~/") else shlex.quote(folder)
+
+
+def _assigned(words: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={shlex.quote(value)}" for name, value in words.items())
+
+
+def _ssh(
+    options: Options, host: str, command: str, program: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command there, with a text as its input."""
+    words = ["ssh", *OPTIONS, *options.ssh_options, host, command]
+    return subprocess.run(words, input=program, capture_output=True, text=True, check=False)
+
+
+def _refusal(host: str, done: "subprocess.CompletedProcess[str]") -> TunesmithError:
+    text = (done.stderr or done.stdout).strip().splitlines()
+    if done.returncode == LOST:
+        return TunesmithError(
+            f"{host} cannot be reached: {text[-1] if text else 'ssh ended without a word'}",
+            where=f"places.yaml, host {host}",
+            why="Nothing was started there by this try.",
+            do=f"Try: ssh {host} true    then the same command again",
+        )
+    return TunesmithError(
+        f"{host} has failed: {text[-1] if text else f'exit code {done.returncode}'}",
+        where=f"places.yaml, host {host}",
+        why="Nothing was started there by this try.",
+        do="Mend that there, then type the same command again.",
+    )
