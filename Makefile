@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCKS := $(foreach part,data torch mlx dev,env/$(part).lock)
 
 .DEFAULT_GOAL := all
-.PHONY: all setup test slow containers remotes machines browser lint mlx reproduce lock clean image-cpu image-cuda
+.PHONY: all setup test slow containers remotes machines sky browser lint mlx reproduce lock clean image-cpu image-cuda
 
 all: setup
 	@$(BIN)/dvc repro
@@ -47,6 +47,15 @@ remotes: setup
 # Machines that are network namespaces of this one: needs Linux, root, iproute2, openssh-server.
 machines: setup
 	$(PYTEST) -m machines
+
+# SkyPilot in an environment of its own, since it wants older packages than ours: 0.5 GB.
+SKYPILOT := 0.14.1
+.venv/sky-$(SKYPILOT)/bin/sky: .venv/.ready
+	$(PYTHON) -m venv .venv/sky-$(SKYPILOT)
+	.venv/sky-$(SKYPILOT)/bin/pip install --disable-pip-version-check -q skypilot==$(SKYPILOT)
+
+sky: .venv/sky-$(SKYPILOT)/bin/sky
+	TUNESMITH_TEST_SKY=$(CURDIR)/$< $(BIN)/python -m pytest -m sky
 
 # Needs Chromium, which Debian calls chromium.
 browser: setup

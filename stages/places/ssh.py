@@ -25,9 +25,10 @@ OPTIONS = (
 )
 BUSY = 75  # of the program that begins a job: it is at work there already
 LOOK = (
-    "import json, shutil, subprocess, sys\n"
+    "import json, os, shutil, subprocess, sys\n"
     "have = {'python': list(sys.version_info[:2]), 'git': bool(shutil.which('git'))}\n"
-    "words = [sys.argv[1], '-c', 'import dvc, typer, pydantic, psutil']\n"
+    "python = os.path.expanduser(os.path.expandvars(sys.argv[1]))\n"
+    "words = [python, '-c', 'import dvc, typer, pydantic, psutil']\n"
     "try:\n"
     "    done = subprocess.run(words, capture_output=True, text=True)\n"
     "    have['said'] = done.stderr.strip().splitlines()[-1:]\n"
