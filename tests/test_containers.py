@@ -6,6 +6,7 @@ Needs a container engine and the image tunesmith-cpu; `.ci/run` starts the one a
 import json
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 import hiding
 import project
 import pytest
+import remote_servers
 import small_project
 import yaml
 from small_project import BIN, MODEL, ROOT
@@ -360,3 +362,39 @@ def test_a_planted_token_is_in_no_layer_of_the_image():
             before = piece[-len(PLANTED) :]
     assert saved.returncode == 0
     assert seen > 1 << 28
+
+
+def test_a_stage_that_is_run_elsewhere_runs_in_the_image_there(tmp_path, native):
+    """The box is this machine behind a real sshd, told in places.yaml to use containers."""
+    folder = tmp_path / "here"
+    shutil.copytree(native, folder, symlinks=True)
+    shutil.rmtree(folder / ".dvc" / "cache" / "runs")  # else the earlier result would be taken
+    lock = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))
+    expected = lock["stages"].pop(f"train@{MODEL}")
+    (folder / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False), encoding="utf-8")
+    with remote_servers.sshd(tmp_path / "box") as box:
+        key = ["-p", str(box.port), "-i", str(box.keyfile)]
+        place = {
+            "kind": "ssh",
+            "host": f"{box.user}@{box.host}",
+            "ssh_options": [*key, "-o", f"UserKnownHostsFile={box.known_hosts}"],
+            "remote_options": {"keyfile": str(box.keyfile)},
+            "folder": str(tmp_path / "jobs"),
+            "python": sys.executable,
+            "settings": {"TUNESMITH_LAUNCH": "container"},
+        }
+        (folder / "places.yaml").write_text(yaml.safe_dump({"box": place}), encoding="utf-8")
+        for words in (
+            ("remote", "store", box.url, "--option", f"keyfile={box.keyfile}"),
+            ("run", f"train@{MODEL}", "--on", "box", "--yes"),
+        ):
+            done = subprocess.run(
+                [sys.executable, "-m", "stages", *words], cwd=folder, check=False,
+                env=small_project.environment(), capture_output=True, text=True,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    rows = [json.loads(line) for line in (folder / ".tunesmith" / "runs.jsonl").open("rb")]
+    there = [row for row in rows if row.get("place") == "box"]
+    assert [(row["stage"], row["where"]) for row in there] == [(f"train@{MODEL}", "container")]
+    made = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))
+    assert made["stages"][f"train@{MODEL}"] == expected

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from stages import commands
-from stages.commands.sweep import crew, grid, places, point, store
+from stages.commands.sweep import dividing, grid, places, point, store
 from stages.core import graph, repository, settings
 from stages.core.errors import TunesmithError
 from tests import small_project
@@ -262,7 +262,7 @@ def test_the_same_again_prints_the_table_and_runs_nothing(swept, monkeypatch, ca
     monkeypatch.chdir(folder)
 
     with pytest.raises(SystemExit, match="1"):
-        commands.sweep.run([f"{RANK}=7,8"], [], 1, "two")
+        commands.sweep.run([f"{RANK}=7,8"], [], commands.sweep.Request("two"))
 
     assert ran(folder) == before
     assert "two-2" in capsys.readouterr().out
@@ -274,10 +274,10 @@ def test_a_name_is_not_taken_for_other_settings_nor_an_old_result_for_a_new_one(
     monkeypatch.chdir(folder)
 
     with pytest.raises(TunesmithError, match="'two' has other settings"):
-        commands.sweep.run([f"{RANK}=7,9"], [], 1, "two")
+        commands.sweep.run([f"{RANK}=7,9"], [], commands.sweep.Request("two"))
     (folder / "dvc.yaml").write_text(DVC_YAML + "\n# edited\n")
     with pytest.raises(TunesmithError, match="the project has changed since"):
-        commands.sweep.run([f"{RANK}=7,8"], [], 1, "two")
+        commands.sweep.run([f"{RANK}=7,8"], [], commands.sweep.Request("two"))
     (folder / "dvc.yaml").write_text(DVC_YAML)
     head = git(folder, "rev-parse", "HEAD").strip()
     with pytest.raises(TunesmithError, match="an experiment 'two-2' already"):
@@ -433,16 +433,27 @@ def test_a_point_that_was_killed_for_memory_says_so():
     )  # fmt: skip
 
 
+def test_a_points_reason_is_not_what_a_job_says_of_what_it_has_sent():
+    log = "Running stage 'train@x':\n> python -m stages train x\nValueError: no\n"
+    failed = "ERROR: failed to reproduce 'train@x': unable to open a file\n  sent 4 files\n"
+
+    assert point.why(log + failed) == ("train@x", "ValueError: no")
+    bare = log.replace("ValueError: no\n", "") + failed
+    assert point.why(bare) == (
+        "train@x", "failed to reproduce 'train@x': unable to open a file"
+    )  # fmt: skip
+
+
 def test_the_machine_is_divided_between_the_points(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(crew.machine, "cores", lambda: 8)
-    monkeypatch.setattr(crew, "visible_gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(dividing.machine, "cores", lambda: 8)
+    monkeypatch.setattr(dividing, "visible_gpus", lambda: ["0", "1"])
 
-    assert [crew.environment(3, slot) for slot in range(3)] == [
+    assert [dividing.environment(3, slot) for slot in range(3)] == [
         {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": gpu} for gpu in "010"
     ]
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert crew.environment(1, 0) == {}
+    assert dividing.environment(1, 0) == {}
 
 
 def test_an_untracked_file_beside_tracked_ones_is_named(tmp_path):

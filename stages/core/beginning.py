@@ -7,13 +7,12 @@ environment says TUNESMITH_NODE (which of several machines this is, 0 without it
 
 Below the folder that the place names, the project has a folder of its own:
 
-    repo/                  a git repository that holds the commits of jobs
-    cache/                 DVC's cache, for all jobs
+    repo/, cache/          a git repository with the commits of jobs; DVC's cache, for all jobs
     prepared               the digest of the last set-up that ended well
     jobs/<id>/job.<n>.json what this machine, the n-th of the job, was told
-    jobs/<id>/lock.<n>     held while the job is at work here, with the number of its process
+    jobs/<id>/lock.<n>     held while anything of it runs here, with the number of its process
     jobs/<id>/said.<n>.txt what was said in the background
-    jobs/<id>/work.<n>/    the checkout
+    jobs/<id>/work.<n>/    the checkout; work.<n>.made: once it is whole
 """
 
 import fcntl
@@ -25,12 +24,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-BUSY = 75  # exit code: the job is at work here already
+BUSY = 75  # exit code: the job is at work here already, as this attempt
+OTHER = 76  # exit code: it is at work here as another attempt
 UNPREPARED = 71  # exit code: the workspace could not be made or prepared
+TOLD = 143  # exit code: it was told to end before the worker ran
+MOMENT = 3.0  # seconds in which whoever only asks for a lock has let go of it
 GRACE = 30.0  # seconds for a job that was told to end
+LATE = 300  # seconds after a job's limit until it is ended from outside of the worker
 
 
 def text(job: dict[str, Any], act: str = "begin") -> str:
@@ -41,156 +45,215 @@ def text(job: dict[str, Any], act: str = "begin") -> str:
 
 def begin(job: dict[str, Any]) -> int:
     """Make and prepare the workspace and run the job; the exit code of the worker."""
-    node = os.environ.pop("TUNESMITH_NODE", "") or "0"
-    own = home(job) / "jobs" / job["id"]
+    own, node = where(job)
     own.mkdir(parents=True, exist_ok=True)
-    held = hold(own / f"lock.{node}")
+    told, work = own / f"job.{node}.json", own / f"work.{node}"
+    held = hold(own / f"lock.{node}", MOMENT)
     if held is None:
-        print("this job is at work here already")
-        return BUSY
+        print(f"this job is at work here already, as attempt {attempt(told)}")
+        return BUSY if attempt(told) == job["attempt"] else OTHER
+    held.truncate(0)  # it names a process that has ended
     master = os.environ.pop("TUNESMITH_MASTER", "")
-    if os.environ.pop("TUNESMITH_DETACH", "") and not detached(own / f"said.{node}.txt"):
+    told.write_text(json.dumps({"job": job, "node": int(node), "master": master}), encoding="utf-8")
+    os.environ.pop("TUNESMITH_NODE", "")
+    if not os.environ.pop("TUNESMITH_DETACH", ""):
+        held.write(str(os.getpid()).encode())
+    elif not detached(own / f"said.{node}.txt", held):
         return 0
-    held.write(str(os.getpid()).encode())
-    held.flush()
-    told = own / f"job.{node}.json"
-    facts = {"job": job, "node": int(node), "master": master}
-    told.write_text(json.dumps(facts), encoding="utf-8")
+    command = Command(held)
+    if job["hours"]:
+        signal.alarm(int(job["hours"] * 3600) + LATE)
     try:
-        work = checkout(job, own / f"work.{node}")
-        prepare(job, work)
+        folder = checkout(command, job, work)
+        prepare(command, job, folder)
+        code = run(command, job, folder, told)
+        if code == 0:  # its outputs are in the cache and at the remote
+            remove(command, home(job) / "repo", work)
     except subprocess.CalledProcessError as failure:
-        print(f"error: this has failed, with {failure.returncode}: {' '.join(failure.cmd)}")
-        return UNPREPARED
-    code = run(job, work, told, held)
-    if code == 0:  # its outputs are in the cache and at the remote
-        remove(home(job) / "repo", own / f"work.{node}")
+        said = f"error: this has failed, with {failure.returncode}: {' '.join(failure.cmd)}"
+        print("it was told to end" if command.told else said)
+        return TOLD if command.told else UNPREPARED
     return code
 
 
 def state(job: dict[str, Any]) -> int:
-    """Say `running`, `ended` or `none` of a job on this machine."""
-    node = os.environ.get("TUNESMITH_NODE") or "0"
-    lock = home(job) / "jobs" / job["id"] / f"lock.{node}"
-    if not lock.exists():
-        print("none")
-        return 0
-    held = hold(lock)
-    print("running" if held is None else "ended")
+    """Say `running`, or of this attempt `ended` or `none`."""
+    own, node = where(job)
+    lock = own / f"lock.{node}"
+    runs = lock.exists() and hold(lock) is None
+    ended = attempt(own / f"job.{node}.json") == job["attempt"]
+    print("running" if runs else "ended" if ended else "none")
     return 0
 
 
 def said(job: dict[str, Any]) -> int:
-    """Print what a job has said in the background of this machine."""
-    node = os.environ.get("TUNESMITH_NODE") or "0"
-    path = home(job) / "jobs" / job["id"] / f"said.{node}.txt"
+    """Print what a job has said in the background of this machine, the end of it if it is long."""
+    own, node = where(job)
+    path = own / f"said.{node}.txt"
     if path.exists():
-        print(path.read_text("utf-8", errors="replace"), end="")
+        print(path.read_bytes()[-65536:].decode("utf-8", errors="replace"), end="")
     return 0
 
 
 def stop(job: dict[str, Any]) -> int:
     """End a job on this machine, gently and then at once; nothing where it has ended."""
-    node = os.environ.get("TUNESMITH_NODE") or "0"
-    lock = home(job) / "jobs" / job["id"] / f"lock.{node}"
-    until, how = time.monotonic() + GRACE, signal.SIGTERM
-    told = False
+    own, node = where(job)
+    lock = own / f"lock.{node}"
+    begun, told = time.monotonic(), (0, 0)
     while lock.exists() and hold(lock) is None:
-        pid = lock.read_text("utf-8").strip()
-        if pid and not told:
-            kill(int(pid), how)
-            told = True
-        if time.monotonic() > until:
-            until, how, told = time.monotonic() + GRACE, signal.SIGKILL, False
-        time.sleep(0.2)
+        pid, age = int(lock.read_text("utf-8") or 0), time.monotonic() - begun
+        if age > 2 * GRACE:
+            print(f"process {pid} does not end")
+            return 1
+        how = signal.SIGKILL if age > GRACE else signal.SIGTERM
+        if pid and told != (pid, how):
+            told = pid, how
+            with suppress(ProcessLookupError):
+                os.killpg(os.getpgid(pid), how) if how == signal.SIGKILL else os.kill(pid, how)
+        time.sleep(0.1)
     return 0
 
 
-def kill(pid: int, how: int) -> None:
-    """Send a signal to the first process of a job; at once: to all of its session."""
-    try:
-        if how == signal.SIGKILL:
-            os.killpg(pid, how)
-        else:
-            os.kill(pid, how)
-    except ProcessLookupError:
-        return
+def where(job: dict[str, Any]) -> "tuple[Path, str]":
+    """The job's folder on this machine, and which of its machines this is."""
+    return home(job) / "jobs" / job["id"], os.environ.get("TUNESMITH_NODE") or "0"
 
 
 def home(job: dict[str, Any]) -> Path:
-    """The project's own folder on this machine."""
+    """The project's own folder here."""
     return Path(os.path.expandvars(job["folder"])).expanduser() / str(job["project"])
 
 
-def hold(path: Path) -> "IO[bytes] | None":
+def attempt(told: Path) -> int:
+    """Which attempt of a job this machine was told last; 0 where it was told none."""
+    try:
+        return int(json.loads(told.read_text("utf-8"))["job"]["attempt"])
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def hold(path: Path, patience: float = 0.0) -> "IO[bytes] | None":
     """Take a lock, which ends with this process and the worker; None where another has it."""
     path.touch()
-    lock = path.open("r+b", buffering=0)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        return None
-    return lock
+    lock, until = path.open("r+b", buffering=0), time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                lock.close()
+                return None
+            time.sleep(0.1)
 
 
-def detached(log: Path) -> bool:
-    """Go on in the background, in a session of its own; False in the process that is left."""
+def detached(log: Path, held: "IO[bytes]") -> bool:
+    """Go on in the background, in a session of its own; False in the process that is left.
+
+    That one goes on once nothing that ends it can end the other one, too.
+    """
     sys.stdout.flush()
+    heard, tell = os.pipe()
     if os.fork():
+        os.close(tell)
+        os.read(heard, 1)
         return False
     os.setsid()
     with log.open("wb", buffering=0) as file, Path(os.devnull).open("rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+        for number, other in enumerate((nothing, file, file)):
+            os.dup2(other.fileno(), number)
+    held.write(str(os.getpid()).encode())
+    os.close(tell)
     return True
 
 
-def git(folder: Path, *words: str, **env: str) -> None:
+class Command:
+    """Runs one command after the other; a signal that asks for the end ends the one that runs.
+
+    Each holds the job's lock, so that the lock is free when nothing of the job runs any more.
+    """
+
+    def __init__(self, held: "IO[bytes]") -> None:
+        self.held, self.told = held, False
+        self.child: subprocess.Popen[bytes] | None = None
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
+            signal.signal(number, self._told)
+
+    def run(self, words: "list[str]", cwd: Path, env: "dict[str, str]") -> None:
+        """Run one that must end well; when the job is to end, so does all that this has started.
+
+        Raises:
+            subprocess.CalledProcessError: it has not ended well, or was not begun any more.
+        """
+        code = self.wait(words, cwd, env, start_new_session=True)
+        if code:
+            raise subprocess.CalledProcessError(code, words)
+
+    def wait(self, words: "list[str]", cwd: Path, env: "dict[str, str]", **more: Any) -> int:
+        """Run one to its end, and pass on what asks for that; its exit code."""
+        sys.stdout.flush()
+        if self.told:
+            return TOLD
+        more["pass_fds"] = [self.held.fileno()]
+        self.child = subprocess.Popen(words, cwd=cwd, env=env, **more)
+        if self.told:  # just now: nobody was there to be told
+            self._end(signal.SIGTERM)
+        code = self.child.wait()
+        self.child = None
+        return code
+
+    def _told(self, number: int, _: Any) -> None:
+        self.told = True
+        self._end(signal.SIGKILL if number == signal.SIGALRM else signal.SIGTERM)
+
+    def _end(self, how: int) -> None:
+        if self.child is not None and self.child.returncode is None:
+            with suppress(ProcessLookupError):
+                alone = os.getpgid(self.child.pid) == self.child.pid
+                (os.killpg if alone else os.kill)(self.child.pid, how)
+
+
+def git(command: Command, folder: Path, *words: str, **env: str) -> None:
     """Run git; what it says is seen. GIT_TOKEN, where it is set, is what it signs in with."""
-    sys.stdout.flush()
     helper = "!f() { echo username=${GIT_USER:-git}; echo password=$GIT_TOKEN; }; f"
     sign_in = ["-c", f"credential.helper={helper}"] if env.get("GIT_TOKEN") else []
-    subprocess.run(
-        ["git", *sign_in, *words],
-        cwd=folder,
-        check=True,
-        env={**os.environ, "GIT_TERMINAL_PROMPT": "0", **env},
-    )
+    variables = {**os.environ, "GIT_TERMINAL_PROMPT": "0", **env}
+    command.run(["git", *sign_in, *words], folder, variables)
 
 
-def checkout(job: dict[str, Any], work: Path) -> Path:
-    """The commit with the changes of the snapshot in a folder; one that is there stays as it is."""
+def checkout(command: Command, job: dict[str, Any], work: Path) -> Path:
+    """The commit with the changes of the snapshot in a folder; one that is there stays as it is.
+
+    A job's id is of its files, so one of this id has them.
+    """
     repo, made = home(job) / "repo", work.with_name(f"{work.name}.made")
-    commits = f"{job['baseline']} {job['snapshot']}"
-    if made.exists() and made.read_text("utf-8") == commits and work.is_dir():
-        return work / str(job["prefix"])
-    if not (repo / ".git").is_dir():
+    reference = f"refs/tunesmith/jobs/{job['id']}"
+    if not made.exists() or not work.is_dir():
+        made.unlink(missing_ok=True)
         repo.mkdir(parents=True, exist_ok=True)
-        git(repo, "init", "--quiet")
-    if job["git"]:
-        reference = f"refs/tunesmith/jobs/{job['id']}"
-        fetched = f"+{reference}:{reference}"
-        words = ("fetch", "--quiet", "--no-tags", "--depth=2", job["git"], fetched)
-        git(repo, *words, **secrets(job))
-    made.unlink(missing_ok=True)
-    remove(repo, work)
-    words = ("worktree", "add", "--quiet", "--detach", "--no-checkout", str(work))
-    git(repo, *words, job["baseline"])
-    git(work, "read-tree", "--reset", "-u", job["snapshot"])
-    made.write_text(commits, encoding="utf-8")
+        git(command, repo, "init", "--quiet")
+        if job["git"]:
+            fetch = ("fetch", "--quiet", "--no-tags", "--depth=2", job["git"])
+            git(command, repo, *fetch, f"+{reference}:{reference}", **secrets(job))
+        remove(command, repo, work)
+        words = ("worktree", "add", "--quiet", "--detach", "--no-checkout", str(work))
+        git(command, repo, *words, job["baseline"])
+        git(command, work, "read-tree", "--reset", "-u", job["snapshot"])
+        # What the next job sends is only what is newer than this commit.
+        git(command, repo, "update-ref", "refs/tunesmith/known", job["baseline"])
+        made.touch()
+    git(command, repo, "update-ref", "-d", reference)  # its files are here
     return work / str(job["prefix"])
 
 
-def remove(repo: Path, work: Path) -> None:
+def remove(command: Command, repo: Path, work: Path) -> None:
     """Remove a checkout, a half-made one too."""
     if work.exists():
         shutil.rmtree(work)
-    git(repo, "worktree", "prune")
+    git(command, repo, "worktree", "prune")
 
 
-def prepare(job: dict[str, Any], work: Path) -> None:
+def prepare(command: Command, job: dict[str, Any], work: Path) -> None:
     """Run the commands of the set-up, unless they and the locks are those of the last time."""
     if not job["setup"]:
         return
@@ -205,7 +268,7 @@ def prepare(job: dict[str, Any], work: Path) -> None:
         done.truncate(0)
         for line in job["setup"]:
             print(f"> {line}", flush=True)
-            subprocess.run(["sh", "-c", line], check=True, cwd=work, env=variables(job))
+            command.run(["sh", "-c", line], work, variables(job))
         done.write(digest.hexdigest())
 
 
@@ -224,16 +287,13 @@ def secrets(job: dict[str, Any]) -> dict[str, str]:
     return {name: found[name] for name in job["secrets"] if found.get(name)}
 
 
-def run(job: dict[str, Any], work: Path, told: Path, held: "IO[bytes]") -> int:
-    """Run the worker; signals that ask for the end are passed on to it."""
-    env = variables(job)
+def run(command: Command, job: dict[str, Any], work: Path, told: Path) -> int:
+    """Run the worker; its exit code."""
+    env = {**variables(job), "TUNESMITH_HELD": str(command.held.fileno())}
     python = os.path.expandvars(job["python"].replace("$TUNESMITH_HOME", env["TUNESMITH_HOME"]))
     words = [str(Path(python).expanduser()), "-m", "stages.commands.run.there", str(told)]
     try:
-        worker = subprocess.Popen(words, cwd=work, env=env, pass_fds=[held.fileno()])
+        return command.wait(words, work, env)
     except OSError as failure:
         print(f"error: {python} cannot be run: {failure}")
         return UNPREPARED
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: worker.send_signal(signal.SIGTERM))
-    return worker.wait()

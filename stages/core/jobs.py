@@ -22,6 +22,11 @@ A place is a kind of machine that is not this one: one module of `stages/places/
   may be called again, and for a job that never began;
 - `BRINGS_DOWN`: whether `start` rents something that `stop` gives back, also after a good end.
 
+It may have, too,
+
+- `price(options)`: US dollars an hour of all its machines together, None where nobody knows;
+- `BY_HAND`: a person begins the job after `start`, so nobody waits for it.
+
 Each of them finds a job by its id alone, so that a start that was cut off in the middle is found.
 """
 
@@ -38,10 +43,10 @@ from stages.core.settings import Settings
 # Running; ended by itself or by us; never begun or no trace; or it cannot be asked now.
 RUNNING, ENDED, NONE, UNKNOWN = STATES = ("running", "ended", "none", "unknown")
 LAUNCHES = ("auto", "native", "container")
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-SETTABLE = tuple(name for name in local.NAMES if name.startswith(local.PREFIX))
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # a value in its place has small letters, mostly
 # Set for each job by what follows from its place.
 OURS = tuple(f"TUNESMITH_{name}" for name in ("PROCESSES", "NODES", "NODE", "MASTER", "SHARD"))
+SETTABLE = tuple(n for n in local.NAMES if n.startswith(local.PREFIX) and n not in OURS)
 
 
 class Common(Settings):
@@ -49,7 +54,7 @@ class Common(Settings):
 
     Attributes:
         kind: a plug-in of `stages/places`.
-        usd_per_hour: what it costs; 0 for what is yours.
+        usd_per_hour: what each of its machines costs; 0: what the provider says, where it is asked.
         hours: after so many a job there is ended, whatever it does; 0: never.
         remote: the DVC remote that both reach; empty: the default one.
         remote_url: its address as seen from there; empty: the same.
@@ -95,7 +100,7 @@ class Common(Settings):
         for name in names:
             if not VARIABLE.fullmatch(name):
                 # What is no name may be the secret itself, and is not shown.
-                raise ValueError("write the names of environment variables, never their values")
+                raise ValueError("write names of environment variables, in capitals, never values")
         return names
 
     @field_validator("settings")
@@ -105,8 +110,12 @@ class Common(Settings):
             network = name.startswith(("GLOO_", "NCCL_"))
             if name in OURS:
                 raise ValueError(f"{name} follows from processes, nodes and shard")
+            if name in local.NAMES and not name.startswith(local.PREFIX):
+                raise ValueError(f"{name} is a secret; name it in `secrets` instead")
             if not network and name not in SETTABLE:
-                raise ValueError(f"{name}: {plugins.nearest(name, SETTABLE)}")
+                raise ValueError(f"{name}: nothing reads it. {plugins.nearest(name, SETTABLE)}")
+            if name == "TUNESMITH_LAUNCH" and value not in LAUNCHES:
+                raise ValueError(f"{name}: {plugins.nearest(value, LAUNCHES)}")
             if secrecy.found(value):
                 raise ValueError(f"{name} holds a secret; name it in `secrets` instead")
         return settings

@@ -52,13 +52,23 @@ def sweep(
     target: Annotated[
         list[str] | None, typer.Option(help="What to build. [default: what the keys shape]")
     ] = None,
-    at_once: Annotated[int, typer.Option(min=1, help="Points that are built side by side.")] = 1,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="Points side by side on this machine. [default: 1]")
+    ] = None,
     name: Annotated[str, typer.Option(help="[default: made of the grid]")] = "",
+    on: Annotated[
+        str, typer.Option("--on", help="Places of places.yaml: a,b; `here` is this machine.")
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="With --on: do not ask.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --on: show plan and cost; send nothing.")
+    ] = False,
 ) -> None:
     """Try every combination of settings, each in a workspace of its own; the same again goes on."""
     from stages.commands import sweep as command
 
-    command.run(settings or [], target or [], at_once, name)
+    request = command.Request(name, at_once or 0, on, yes, dry_run)
+    command.run(settings or [], target or [], request)
 
 
 @app.command()

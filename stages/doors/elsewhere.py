@@ -40,7 +40,9 @@ def run(
     list_jobs: Annotated[
         bool, typer.Option("--list", help="What runs where, since when, and what it costs.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --list: JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --list or --dry-run: JSON.")
+    ] = False,
 ) -> None:
     """Run stages on another machine: the same commit, the inputs pulled, the outputs pushed."""
     from stages.commands import run as command

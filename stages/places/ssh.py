@@ -5,6 +5,7 @@ It is OpenSSH's own client that connects, so what stands in ~/.ssh/config holds 
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,13 +20,13 @@ from stages.core.jobs import ENDED, NONE, RUNNING, UNKNOWN, Common, Job
 
 BRINGS_DOWN = False  # the machines are yours, and stay
 LOST = 255  # ssh's own exit code where there is no connection
-OPTIONS = (
+OPTIONS = (  # ssh takes the first that it is given: the user's own come before these
     *("-o", "BatchMode=yes", "-o", "ConnectTimeout=15"),
     *("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3"),
 )
-BUSY = 75  # of the program that begins a job: it is at work there already
+MASTER = re.compile(r"\S+:([0-9]{1,5})")
 LOOK = (
-    "import json, os, shutil, subprocess, sys\n"
+    "import json, os, shutil, socket, subprocess, sys\n"
     "have = {'python': list(sys.version_info[:2]), 'git': bool(shutil.which('git'))}\n"
     "python = os.path.expanduser(os.path.expandvars(sys.argv[1]))\n"
     "words = [python, '-c', 'import dvc, typer, pydantic, psutil']\n"
@@ -34,6 +35,10 @@ LOOK = (
     "    have['said'] = done.stderr.strip().splitlines()[-1:]\n"
     "except OSError as failure:\n"
     "    have['said'] = [str(failure)]\n"
+    "try:\n"
+    "    socket.create_server(('', int(sys.argv[2]))).close()\n"
+    "except OSError as failure:\n"
+    "    have['port'] = str(failure)\n"
     "print(json.dumps(have))\n"
 )
 
@@ -60,11 +65,16 @@ class Options(Common):
         if not isinstance(values, dict) or not isinstance(values.get("others", []), list):
             return values
         count = 1 + len(values.get("others", []))
-        if values.get("nodes", count) != count:
+        nodes = values.get("nodes", count)
+        if isinstance(nodes, int) and nodes != count:
             raise ValueError(f"nodes is 1 and the number of others: {count}")
-        if count > 1 and ":" not in values.get("master", ""):
+        found = MASTER.fullmatch(str(values.get("master", "")))
+        if count > 1 and not (found and 0 < int(found[1]) < 1 << 16):
             raise ValueError("master is missing: host:port of the first, as the others reach it")
-        return values | {"nodes": count}
+        hosts = [values.get("host"), *values.get("others", [])]
+        if twice := next((host for host in hosts if hosts.count(host) > 1), None):
+            raise ValueError(f"{twice} is named twice, and would train with itself")
+        return {"nodes": count} | values
 
     @property
     def hosts(self) -> list[str]:
@@ -85,14 +95,22 @@ def require(job: Job, options: Options) -> None:
     if shutil.which("ssh") is None:
         raise TunesmithError("There is no `ssh` here.", do="Install OpenSSH's client.")
     python = "" if options.setup else shlex.quote(options.python)
-    for host in options.hosts:
-        done = _ssh(options, host, f"python3 - {python or 'python3'}", LOOK)
+    for node, host in enumerate(options.hosts):
+        port = "0" if node or not options.others else options.master.rpartition(":")[2]
+        done = _ssh(options, host, f"python3 - {python or 'python3'} {port}", LOOK)
         if done.returncode:
             raise _refusal(host, done)
         have = json.loads(done.stdout.splitlines()[-1])
         if have["python"] < [3, 9] or not have["git"]:
             lacks = "git" if not have["git"] else "a Python of 3.9 or newer"
             raise TunesmithError(f"{host} lacks {lacks}.", where=f"{job.place}.host")
+        if "port" in have:
+            raise TunesmithError(
+                f"Port {port} is taken on {host}: {have['port']}",
+                where=f"places.yaml: {job.place}.master",
+                why="The machines of a training meet there; another one may be under way.",
+                do="Write another free port, or wait until that has ended.",
+            )
         if python and have["said"]:
             raise TunesmithError(
                 f"{options.python} of {host} does not run Tunesmith: {have['said'][0]}",
@@ -121,7 +139,14 @@ def start(job: Job, options: Options, script: str) -> None:
         if options.master:
             words["TUNESMITH_MASTER"] = options.master
         done = _ssh(options, host, f"env {_assigned(words)} python3 -", script)
-        if done.returncode not in (0, BUSY):
+        if done.returncode == beginning.OTHER:
+            raise TunesmithError(
+                f"{host}: {done.stdout.strip()}.",
+                where=f"places.yaml: {job.place}",
+                why="Two of them at once would do the same work twice.",
+                do="The same command again follows it.",
+            )
+        if done.returncode not in (0, beginning.BUSY):
             raise _refusal(host, done)
 
 
@@ -146,14 +171,15 @@ def stop(job: Job, options: Options) -> None:
     Raises:
         TunesmithError: a machine does not answer.
     """
-    for host, word in _asked(job, options, "stop"):
-        if word == UNKNOWN:
-            raise TunesmithError(
-                f"{host} does not answer, so nobody knows whether {job.id} has ended there.",
-                where=f"{job.place}.host",
-                why="It may still be at work.",
-                do=f"tunesmith run --stop {job.id}    once it answers",
-            )
+    lost = [host for host, word in _asked(job, options, "stop") if word == UNKNOWN]
+    if lost:
+        raise TunesmithError(
+            f"{', '.join(lost)} does not answer, so nobody knows whether {job.id} has ended there.",
+            where=f"places.yaml: {job.place}",
+            why="It may still be at work.",
+            do=f"tunesmith run --stop {job.id}    once it answers; where that will never be: "
+            f"tunesmith run --forget {job.id} --yes",
+        )
 
 
 def _asked(job: Job, options: Options, act: str) -> Iterator[tuple[str, str]]:
@@ -162,6 +188,8 @@ def _asked(job: Job, options: Options, act: str) -> Iterator[tuple[str, str]]:
     for node, host in enumerate(options.hosts):
         done = _ssh(options, host, f"env TUNESMITH_NODE={node} python3 -", program)
         answer = done.stdout.strip()
+        if act == "state":  # a shell there may greet before it
+            answer = answer.rpartition("\n")[2]
         known = answer in (RUNNING, ENDED, NONE) or act != "state"
         yield host, answer if done.returncode == 0 and known else UNKNOWN
 
@@ -172,9 +200,11 @@ def _push(job: Job, options: Options, host: str) -> None:
     made = _ssh(options, host, f"git init --quiet {_path(folder)}", "")
     if made.returncode:
         raise _refusal(host, made)
-    ssh = shlex.join(["ssh", *OPTIONS, *options.ssh_options])
+    ssh = shlex.join(["ssh", *options.ssh_options, *OPTIONS])
     target = f"{host}:{folder}/.git"
-    words = ["git", "push", "--quiet", "--force", target, f"{job.snapshot}:{job.reference}"]
+    # The user's own hooks are about branches, and not about this reference.
+    words = ["git", "push", "--quiet", "--force", "--no-verify", target]
+    words += [f"{job.snapshot}:{job.reference}"]
     env = {**os.environ, "GIT_SSH_COMMAND": ssh}
     done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -194,7 +224,7 @@ def _ssh(
     options: Options, host: str, command: str, program: str
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command there, with a text as its input."""
-    words = ["ssh", *OPTIONS, *options.ssh_options, host, command]
+    words = ["ssh", *options.ssh_options, *OPTIONS, host, command]
     return subprocess.run(words, input=program, capture_output=True, text=True, check=False)
 
 
@@ -204,7 +234,7 @@ def _refusal(host: str, done: "subprocess.CompletedProcess[str]") -> TunesmithEr
         return TunesmithError(
             f"{host} cannot be reached: {text[-1] if text else 'ssh ended without a word'}",
             where=f"places.yaml, host {host}",
-            why="Nothing was started there by this try.",
+            why="What runs there already goes on; nothing else was begun.",
             do=f"Try: ssh {host} true    then the same command again",
         )
     return TunesmithError(

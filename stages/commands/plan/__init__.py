@@ -78,14 +78,17 @@ def facts(targets: list[str], pull: bool = False, root: Path = Path()) -> dict[s
 
 
 def decided(
-    targets: list[str], pull: bool = False, root: Path = Path()
+    targets: list[str], pull: bool = False, root: Path = Path(), remote: str = ""
 ) -> tuple[Project, dict[str, Step]]:
     """A project, and what becomes of each stage of it that the targets need.
+
+    Args:
+        remote: that is asked with `pull`; empty: the default one.
 
     Raises:
         TunesmithError: no such stage, or a project that cannot be read.
     """
-    project = read(root, pull)
+    project = read(root, pull, remote)
     steps = staleness.simulate(project, addresses(targets, project.stages))
     project.expected.hashes.save()
     return project, steps
@@ -120,7 +123,7 @@ def one(address: str, root: Path = Path()) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def read(root: Path, pull: bool = False) -> Project:
+def read(root: Path, pull: bool = False, remote: str = "") -> Project:
     """A project as it lies there.
 
     Raises:
@@ -130,9 +133,9 @@ def read(root: Path, pull: bool = False) -> Project:
     cache, hashes = Cache(root), Hashes(root)
     store: Results = cache
     if pull:
-        from stages.commands.plan import remote
+        from stages.commands.plan.remote import Together
 
-        store = remote.Together(cache, root)
+        store = Together(cache, root, remote)
     return Project(
         stages=graph.load(root),
         lock=graph.lock(root),

@@ -1,4 +1,4 @@
-"""The cache and the default remote in; what `dvc repro --pull` could take from both, out."""
+"""The cache and a remote in; what `dvc repro --pull` could take from both, out."""
 
 import tempfile
 from collections.abc import Mapping
@@ -13,16 +13,20 @@ from stages.core.errors import TunesmithError
 
 
 class Together:
-    """The cache with the remote behind it; the remote is asked only for what the cache lacks."""
+    """The cache with a remote behind it; that is asked only for what the cache lacks.
 
-    def __init__(self, cache: Cache, root: Path) -> None:
-        self.cache, self._root = cache, root
+    Args:
+        name: of the remote; empty: the default one.
+    """
+
+    def __init__(self, cache: Cache, root: Path, name: str = "") -> None:
+        self.cache, self._root, self._name = cache, root, name
         self._there: dict[str, bool] = {}
         self._trees: dict[str, dict[str, str] | None] = {}
 
     @cached_property
     def _remote(self) -> Any:
-        """DVC's default remote, of objects."""
+        """The remote, of objects."""
         return self._of("md5")
 
     def _of(self, kind: str) -> Any:
@@ -30,7 +34,8 @@ class Together:
         from dvc.repo import Repo
 
         try:
-            return Repo(str(self._root.absolute())).cloud.get_remote_odb(None, "plan", kind)
+            cloud = Repo(str(self._root.absolute())).cloud
+            return cloud.get_remote_odb(self._name or None, "plan", kind)
         except RemoteConfigError as failure:
             raise TunesmithError(
                 f"There is no remote to ask: {failure}",

@@ -15,6 +15,7 @@ SIGN_IN = {
     "folder": "ls -ld {host}: it must be yours to write to",
 }
 WHOLE = "What was complete stays; nothing that is half there has its final name."
+LOST = "the connection does not hold"  # what may be there again in a moment
 NO_SIGN_IN = ("NoCredentialsError", "ProfileNotFound", "PartialCredentialsError")
 WRONG_KEY = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
 
@@ -104,7 +105,7 @@ def cause(kind: str, url: str, failure: BaseException) -> tuple[str, str]:
             return f"{text}.", sign_in if kind == "ssh" else f"See that {url} is there"
     text = str(failure).strip() or type(failure).__name__
     return (
-        f"the connection does not hold ({text}).",
+        f"{LOST} ({text}).",
         f"See that {host if kind == 'ssh' else url} answers",
     )
 

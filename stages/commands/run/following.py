@@ -13,7 +13,13 @@ from stages.commands.run.records import Record
 from stages.core import jobs, live
 
 LOOK = 1.0  # seconds between looks into the mailbox
-ASK = 10.0  # seconds without a letter until the place is asked, and between two questions
+GONE = 60.0  # seconds without a letter of the first machine until another's end is the job's
+ASK = 30.0  # seconds without a letter until the place is asked, and between two questions
+LOST = (
+    "  {place} does not answer, and no letter comes: it is off, or nothing reaches it.\n"
+    "  Waiting for it. Ctrl-C leaves; if it is gone for good: tunesmith run --forget {id} --yes\n"
+    "  and then run it elsewhere, where it goes on from the last checkpoint that was sent"
+)
 AGAIN = 5.0  # seconds until a remote that does not answer is tried again
 
 
@@ -35,31 +41,44 @@ class Ended:
 
 
 class Follower:
-    """One job, followed letter by letter."""
+    """One job, followed letter by letter.
+
+    Attributes:
+        record: the job, with the stage that was seen last.
+        store: the remote as it is connected to now, once it is followed.
+    """
 
     def __init__(self, record: Record, say: Callable[[str], None]) -> None:
         self.record, self.say = record, say
         self.job, self.place = record.job, record.place
         self.number = dict.fromkeys(range(self.job.nodes), 0)
-        self.heard = self.asked = time.monotonic()
+        self.heard = self.asked = self.first = time.monotonic()
+        self.other: Ended | None = None
         self.stage = record.stage
-        self.quiet = False
+        self.quiet = self.lost = False
 
-    def follow(self, store: Store) -> Ended:
-        """Print what comes until the job has ended there."""
-        box = Mailbox(store, self.job.id, self.job.attempt)
+    def follow(self, store: Store, fresh: bool = True) -> Ended:
+        """Print what comes until the job has ended there.
+
+        Args:
+            fresh: it was begun just now; else its place is asked at once whether it runs.
+        """
+        self.store = store
         while True:
+            found, box = None, Mailbox(self.store, self.job.id, self.job.attempt)
             try:
                 found = self.read(box)
                 self.quiet = False
             except failures.kinds() as failure:
-                found = None
-                self.without(store, failure)
-                box = Mailbox(reopened(store), self.job.id, self.job.attempt)
+                self.without(self.store, failure)
+                self.store = reopened(self.store)
+            now = time.monotonic()
+            if found is None and now - self.first > GONE:
+                found = self.other
+            if found is None and (not fresh or min(now - self.heard, now - self.asked) > ASK):
+                fresh, found = True, self.ask(box)
             if found is not None:
                 return found
-            if time.monotonic() - self.heard > ASK and (over := self.ask(box)) is not None:
-                return over
             time.sleep(LOOK)
 
     def read(self, box: Mailbox) -> Ended | None:
@@ -68,10 +87,13 @@ class Follower:
         for node in self.number:
             for number, letter in box.read(node, self.number[node]):
                 self.number[node] = number
-                self.heard = time.monotonic()
+                self.heard, self.lost = time.monotonic(), False
                 self.take(node, letter)
-                if "result" in letter and not node:
-                    over = Ended(**letter["result"])
+                ended = Ended(**letter["result"]) if "result" in letter else None
+                if node:
+                    self.other = ended or self.other
+                else:
+                    self.first, over = self.heard, ended
         return over
 
     def take(self, node: int, letter: Mapping[str, Any]) -> None:
@@ -87,14 +109,18 @@ class Follower:
 
     def ask(self, box: Mailbox) -> Ended | None:
         """Ask the place, where no letter has come for a while."""
-        if time.monotonic() - self.asked < ASK:
-            return None
         state = self.place.plugin.state(self.job, self.place.options)
         self.asked = time.monotonic()
+        if state == jobs.UNKNOWN and not self.lost:
+            self.lost = True
+            self.say(LOST.format(place=self.place.describe(), id=self.job.id))
         if state not in (jobs.ENDED, jobs.NONE):
             return None
-        if (over := self.read(box)) is not None:  # its last letter came meanwhile
-            return over
+        try:
+            if (over := self.read(box)) is not None:  # its last letter came meanwhile
+                return over
+        except failures.kinds():
+            return None  # what it has said last is there
         said = self.place.plugin.said(self.job, self.place.options).strip()
         for line in said.splitlines()[-20:]:
             self.say(f"  there: {line}")
@@ -105,7 +131,7 @@ class Follower:
         """Say once that the remote does not answer; the job does not depend on that."""
         if not self.quiet:
             what, _ = failures.cause(store.kind, store.url, failure)
-            self.say(f"  {store.name} does not answer ({what}); the job goes on; trying again")
+            self.say(f"  {store.name}: {what} The job goes on; trying again")
         self.quiet = True
         time.sleep(AGAIN)
 

@@ -32,7 +32,7 @@ class Mailbox:
     def write(self, node: int, number: int, letter: Mapping[str, Any]) -> None:
         """Put a letter there; the same one may be written again after a failure."""
         name = f"{node}-{number:06}.json"
-        put(self.store, path(self.store, self.folder, name), orjson.dumps(letter))
+        put(self.store, self.store.fs.join(self.folder, name), orjson.dumps(letter))
 
     def read(self, node: int, after: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """The letters of a machine behind a number, with theirs, as far as they are whole."""
@@ -49,7 +49,7 @@ class Mailbox:
 
     def stop(self) -> None:
         """Ask the other side to end."""
-        put(self.store, path(self.store, self.folder, STOP), b"stop\n")
+        put(self.store, self.store.fs.join(self.folder, STOP), b"stop\n")
 
     def stopped(self) -> bool:
         """Whether somebody has asked for the end."""
@@ -64,14 +64,8 @@ class Mailbox:
 
 
 def path(store: Store, *parts: str) -> str:
-    """A path in a remote, below its own unless the first part is one."""
-    first = parts[0]
-    top = [] if first.startswith(store.path) else [store.path]
-    return str(store.fs.join(*top, *(word for part in parts for word in _words(part))))
-
-
-def _words(part: str) -> list[str]:
-    return [part] if part.startswith("/") or "://" in part else part.split("/")
+    """A path below a remote's own."""
+    return str(store.fs.join(store.path, *(word for part in parts for word in part.split("/"))))
 
 
 def put(store: Store, target: str, content: bytes) -> None:

@@ -22,6 +22,10 @@ SENDING, BEGUN, DONE, FAILED, STOPPED = "sending", "begun", "done", "failed", "s
 OPEN = (SENDING, BEGUN)
 
 
+class FollowedError(TunesmithError):
+    """Another process follows this job, and will take its result."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """A job of this checkout.
@@ -34,6 +38,7 @@ class Record:
         bring: what is to be fetched: targets, all or nothing.
         reason: why it failed.
         stage: the last one that was seen to run.
+        left: why the machine that was started for it may still run; empty where none does.
     """
 
     job: Job
@@ -45,6 +50,7 @@ class Record:
     bring: str = "targets"
     reason: str = ""
     stage: str = ""
+    left: str = ""
 
     @property
     def place(self) -> Place:
@@ -116,11 +122,20 @@ def forget(record: Record) -> None:
 
 
 @contextmanager
+def deciding() -> Iterator[None]:
+    """Hold what two that look whether a place is free would both find so; the other one waits."""
+    folder().mkdir(parents=True, exist_ok=True)
+    with (folder() / "deciding.lock").open("a+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def alone(name: str) -> Iterator[None]:
     """Hold the lock of a job here, which the system frees when the process ends.
 
     Raises:
-        TunesmithError: another process follows it.
+        FollowedError: another process has it.
     """
     folder().mkdir(parents=True, exist_ok=True)
     with (folder() / f"{name}.lock").open("a+b") as lock:
@@ -128,7 +143,7 @@ def alone(name: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise TunesmithError(
+            raise FollowedError(
                 f"{name} is followed already, by process {lock.read().decode() or '?'}.",
                 where=str(folder()),
                 why="Two of them would take its result at once.",

@@ -24,8 +24,7 @@ def take(record: Record, over: Ended, store: Store, root: Path = Path()) -> list
     Raises:
         TunesmithError: a stage has other results here by now, or a file did not come whole.
     """
-    require_unchanged(record, over.lock, root)
-    lockfile.put(over.lock, root)
+    lockfile.put(over.lock, root, lambda known: require_unchanged(record, over.lock, known))
     note(record, over.runs)
     said = [f"dvc.lock has the results of {', '.join(over.lock) or 'no stage'}"]
     wanted = chosen(record, list(over.lock), root)
@@ -47,13 +46,16 @@ def take(record: Record, over: Ended, store: Store, root: Path = Path()) -> list
     return said
 
 
-def require_unchanged(record: Record, lock: Mapping[str, Any], root: Path) -> None:
+def require_unchanged(record: Record, lock: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     """Refuse to replace what was built here meanwhile.
+
+    Args:
+        lock: entries of dvc.lock as the job has them.
+        here: as they are here now.
 
     Raises:
         TunesmithError: naming the first such stage.
     """
-    here = graph.lock(root)
     for address, entry in lock.items():
         if here.get(address) not in (record.before.get(address), entry):
             raise TunesmithError(

@@ -3,35 +3,69 @@ table, a plot and DVC experiments out."""
 
 import hashlib
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
 from stages.commands.experiments import measures, screen
-from stages.commands.sweep import crew, grid, places, plot, store, table, workspace
+from stages.commands.sweep import (
+    crew,
+    dividing,
+    grid,
+    places,
+    plot,
+    seats,
+    spread,
+    store,
+    table,
+    workspace,
+)
 from stages.commands.sweep.store import ENDED, Point, Sweep
 from stages.core import graph, params_text, repository, settings
 from stages.core.errors import TunesmithError
 
 
-def run(texts: list[str], targets: list[str], at_once: int, name: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was typed beside settings and targets.
+
+    Attributes:
+        name: of the sweep; empty: made from the settings and the files as they are.
+        at_once: how many points at a time on this machine; 0: nothing was typed.
+        on: places, with commas between them; empty: this machine alone.
+        yes: whether it may begin elsewhere without a question.
+        dry_run: whether only to show what would be done elsewhere.
+    """
+
+    name: str = ""
+    at_once: int = 0
+    on: str = ""
+    yes: bool = False
+    dry_run: bool = False
+
+
+def run(texts: list[str], targets: list[str], request: Request) -> None:
     """Begin a sweep, or go on with one that was cut off; points that have ended are not repeated.
 
     Args:
         texts: `key=value,value`, as for `dvc exp run -S`; none goes on with the sweep of a name.
         targets: what to build of each point; none: the releases of the models that are swept.
-        at_once: how many points at a time.
-        name: of the sweep; empty: made from the settings and the files as they are.
 
     Raises:
-        TunesmithError: settings, targets or a name that cannot be meant; nothing has run then.
-        SystemExit: 1 where a point failed, 130 where the user has ended the sweep.
+        TunesmithError: settings, targets, places or a name that cannot be meant; nothing has run
+            then.
+        SystemExit: 1 where a point failed or is left, 130 where the user has ended the sweep.
     """
-    if at_once < 1:
-        raise TunesmithError("At least one point runs at a time.", where="--at-once", do="1")
-    sweep = begun(texts, targets, name) if texts else gone_on(name)
+    machines = seats.named(request.on, request.at_once) if request.on else []
+    if request.dry_run and not machines:
+        raise TunesmithError("--dry-run is about other machines.", do="--on PLACE,PLACE")
+    sweep = begun(texts, targets, request.name) if texts else gone_on(request.name)
     with store.alone(sweep.name):
-        work(sweep, at_once)
+        if machines:
+            spread.work(sweep, machines, request.yes, request.dry_run)
+        else:
+            work(sweep, request.at_once or 1)
         finish(sweep)
 
 
@@ -143,19 +177,19 @@ def say_left_out(here: Path, stages: dict[str, graph.Stage], needed: list[str]) 
 
 
 def work(sweep: Sweep, at_once: int) -> None:
-    """Build the points that have not ended."""
-    ends = {p.name: one for p in sweep.points if (one := store.outcome(sweep, p))}
-    pending = [p for p in sweep.points if p.name not in ends or ends[p.name].state not in ENDED]
+    """Build the points that have not ended on this machine."""
+    pending = store.pending(sweep)
     if not pending:
         return
     at_once = min(at_once, len(pending))
     kept = len(sweep.points) - len(pending)
     print(f"sweep {sweep.name}: {len(sweep.points)} points, {kept} of them done; "
-          f"{crew.division(at_once)}", flush=True)  # fmt: skip
+          f"{dividing.division(at_once)}", flush=True)  # fmt: skip
+    elsewhere = {name: one.job.place for name, one in seats.under_way(sweep, pending).items()}
     for point in pending:  # a failed one is tried again
         store.forget(sweep, point)
     try:
-        crew.Crew(sweep, at_once, lambda line: print(line, flush=True)).work(pending)
+        crew.Crew(sweep, seats.local(at_once), spread.say, bound=elsewhere).work(pending)
     except crew.Stopped:
         table.write(sweep)
         print(f"\nended; to go on: tunesmith sweep --name {sweep.name} --at-once {at_once}")

@@ -1,42 +1,94 @@
 """A point's workspace in, its targets built by DVC; the process that does it, and ends if left.
 
-It runs in the workspace, and is told by its arguments: the main checkout, then the targets.
+It runs in the workspace, and is told by its arguments.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stages.commands.run import points
 from stages.commands.sweep import places
 from stages.core import graph, running
 from stages.core.graph import Stage
 
+PLAN = "plan: "  # begins the line of a plan
 
-def main(words: list[str]) -> int:
-    """Take from the main checkout what git does not bring, then `dvc repro`; its exit code."""
+
+def main(words: list[str], remote: str | None = None) -> int:
+    """Take from the main checkout what git does not bring, then `dvc repro`; its exit code.
+
+    Args:
+        words: the main checkout, and the targets.
+        remote: what other machines made is taken from there, and results are sent there.
+    """
     from dvc.cli import main as dvc
 
     running.end_with_input()  # the sweep holds it open
     root, *targets = words
-    share(Path(root))
+    share(Path(root), remote or "")
     every = graph.load()
     stages = {address: every[address] for address in places.needed(every, targets)}
     lend(Path(root), stages)
     have = fresh(stages)
     code = int(dvc(["checkout", "--quiet", "--allow-missing", *have])) if have else 0
-    return code or int(dvc(["repro", *targets]))
+    if remote is None:
+        return code or int(dvc(["repro", *targets]))
+    code = code or int(dvc(["repro", "--pull", "--allow-missing", *targets]))
+    points.share(targets)
+    return code
 
 
-def share(main: Path) -> None:
-    """Give this workspace the cache, the remotes and the other local settings of the main one."""
+def beside(words: list[str]) -> int:
+    """The same beside other machines.
+
+    Args:
+        words: the remote in which they meet, empty for the default one, and as for `main`.
+    """
+    remote, *rest = words
+    return main(rest, remote)
+
+
+def elsewhere(words: list[str]) -> int:
+    """The same as a job on a place.
+
+    Args:
+        words: the main checkout, and what `points.Asked` is, as JSON.
+    """
+    running.end_with_input()
+    root, facts = words
+    asked = points.Asked(**json.loads(facts))
+    share(Path(root), asked.remote)
+    return points.main(asked)
+
+
+def plan(told: Mapping[str, Any]) -> int:
+    """Print what `foretell.main` says."""
+    from stages.commands.sweep import foretell
+
+    running.end_with_input()
+    share(Path(told["root"]), told["remote"])
+    print(f"{PLAN}{json.dumps(foretell.main(told))}")
+    return 0
+
+
+def share(main: Path, remote: str = "") -> None:
+    """Give this workspace the cache, the remotes and the other local settings of the main one.
+
+    Args:
+        remote: its default one; empty: that of the main one.
+    """
     from dvc.config import Config
     from dvc.repo import Repo
 
     with Repo(str(main)) as repo:
         local = repo.config.read("local")
         local["cache"] = {**local.get("cache", {}), "dir": repo.cache.local_cache_dir}
+    if remote:
+        local["core"] = {**local.get("core", {}), "remote": remote}
     with Config(str(Path(".dvc").absolute())).edit("local") as own:
         own.update(local)
 

@@ -1,6 +1,7 @@
 """A sweep's own folder: what is to be done, what has been done, and the lock of who does it."""
 
 import fcntl
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,7 @@ from stages.core.errors import TunesmithError
 
 DONE, GATE, FAILED = "done", "gate failed", "failed"
 ENDED = (DONE, GATE)  # another try would end the same
+LOST = "lost"  # with its place; it is not kept, since the point is built elsewhere
 
 
 def home() -> Path:
@@ -45,6 +47,7 @@ class Outcome:
         seconds: wall time of the try that ended it.
         experiment: the commit of its DVC experiment; empty where there is none.
         metrics: by name, as the table shows them.
+        place: where it was built; empty where the sweep had this machine alone.
     """
 
     state: str
@@ -53,6 +56,7 @@ class Outcome:
     seconds: float = 0.0
     experiment: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,10 @@ class Sweep:
     def keys(self) -> list[str]:
         """What is swept."""
         return list(self.points[0].values)
+
+    def note(self, point: Point) -> Path:
+        """Where the job under way of a point is named."""
+        return self.folder / "jobs" / f"{point.name}.json"
 
     @property
     def reference(self) -> str:
@@ -142,6 +150,12 @@ def outcome(sweep: Sweep, point: Point) -> Outcome | None:
     return Outcome(**files.read_json(path)) if path.is_file() else None
 
 
+def pending(sweep: Sweep) -> list[Point]:
+    """The points that have not ended, or have failed."""
+    ends = {point.name: outcome(sweep, point) for point in sweep.points}
+    return [p for p in sweep.points if (one := ends[p.name]) is None or one.state not in ENDED]
+
+
 @contextmanager
 def alone(name: str) -> Iterator[None]:
     """Hold the lock of a sweep, which the system frees when the process ends.
@@ -167,3 +181,8 @@ def alone(name: str) -> Iterator[None]:
 def forget(sweep: Sweep, point: Point) -> None:
     """Take away how a point ended, for another try."""
     (sweep.folder / "points" / f"{point.name}.json").unlink(missing_ok=True)
+
+
+def remove(sweep: Sweep) -> None:
+    """Remove a sweep's folder."""
+    shutil.rmtree(sweep.folder)

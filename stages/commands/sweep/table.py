@@ -9,22 +9,24 @@ from stages.core import files
 
 
 def rows(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
-    """Headings, and a row a point: experiment, swept values, state, metrics, seconds, reason."""
+    """Headings, and a row a point: experiment, values, state, metrics, place, seconds, reason."""
     ended = [(each, store.outcome(sweep, each)) for each in sweep.points]
     names = screen.short(sweep.keys)
     metrics = list(dict.fromkeys(m for _, one in ended if one for m in one.metrics))
-    head = ["experiment", *names.values(), "state", *metrics, "seconds", "reason"]
-    return head, [_row(each, one, metrics) for each, one in ended]
+    places = ["place"] if any(one and one.place for _, one in ended) else []
+    head = ["experiment", *names.values(), "state", *metrics, *places, "seconds", "reason"]
+    return head, [_row(each, one, metrics, len(places)) for each, one in ended]
 
 
-def _row(of: Point, one: Outcome | None, metrics: Sequence[str]) -> list[str]:
+def _row(of: Point, one: Outcome | None, metrics: Sequence[str], places: int) -> list[str]:
     values = [screen.value(value) for value in of.values.values()]
     if one is None:
-        return [of.name, *values, "not run", *[""] * (len(metrics) + 2)]
+        return [of.name, *values, "not run", *[""] * (len(metrics) + places + 2)]
     numbers = [screen.number(one.metrics.get(name)) for name in metrics]
     where = f"{one.stage}: " if one.stage else ""
     reason = f"{where}{one.reason}" if one.reason else ""
-    return [of.name, *values, one.state, *numbers, f"{one.seconds:.1f}", reason]
+    place = [one.place] * places
+    return [of.name, *values, one.state, *numbers, *place, f"{one.seconds:.1f}", reason]
 
 
 def write(sweep: Sweep) -> None:

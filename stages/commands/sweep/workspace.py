@@ -6,10 +6,12 @@ committed in it is at once in the project.
 
 import shutil
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
+from stages.core.errors import TunesmithError
 from stages.core.repository import commit, git
 
 TURN = threading.Lock()  # points begin and end in threads, and git has locks of its own
@@ -70,3 +72,25 @@ def experiment(workspace: Path, baseline: str, name: str, message: str) -> str:
 def reference(baseline: str, name: str) -> str:
     """Where DVC looks for an experiment."""
     return f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}"
+
+
+def git_remote(main: Path) -> str:
+    """The git remote that `dvc exp push` would be told: DVC's exp.git_remote, else origin.
+
+    Empty where there is none.
+    """
+    from dvc.config import Config
+
+    stated = Config(str(main / ".dvc"))["exp"].get("git_remote")
+    known = git(main, "remote").splitlines()
+    return str(stated) if stated else "origin" if "origin" in known else ""
+
+
+def push(folder: Path, remote: str, references: Sequence[str]) -> str:
+    """Send experiments to a git remote; what git says where it does not take them."""
+    try:
+        with TURN:
+            git(folder, "push", "--quiet", remote, *(f"{one}:{one}" for one in references))
+    except TunesmithError as refused:
+        return refused.what
+    return ""

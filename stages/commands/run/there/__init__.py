@@ -6,9 +6,12 @@ output, which is all there is where the remote cannot be reached.
 
 import os
 import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stages.commands.remote import failures, project, settings
 from stages.commands.remote.sending import push
@@ -17,11 +20,16 @@ from stages.commands.resume import leftovers, mending
 from stages.commands.run.there import building, inputs, nodes
 from stages.commands.run.there.post import Post
 from stages.commands.run.there.saving import Saver
-from stages.core import cache, files, finished, graph, jobs, processes, runs
+from stages.core import cache, files, finished, graph, jobs, processes, running, runs, yaml12
 from stages.core.errors import TunesmithError
 from stages.core.jobs import Job
 
 REFUSED, FAILED = 2, 1
+SETTLES = 60.0  # seconds for what an earlier try has left here to end
+AGAIN = 5.0  # seconds until a remote that does not answer is tried again
+PATIENCE = 900.0  # seconds in which it is
+
+T = TypeVar("T")
 
 
 def main(told: str) -> int:
@@ -84,19 +92,20 @@ def work(job: Job, node: int, master: str, post: Post) -> tuple[int, dict[str, A
         store = Store(name, config)
         store.require()
         if node:
-            return nodes.follow(job, node, master, store, post), {}
+            return nodes.follow(job, node, master, store, post), {"reason": post.reason}
         return lead(job, master, store, post)
 
 
 def lead(job: Job, master: str, store: Store, post: Post) -> tuple[int, dict[str, Any]]:
     """Run the stages; the first machine's part, or all of it."""
+    settle(post)
     with mending.held():
         for line in [*mending.mend(), *leftovers.clear(graph.load().values())]:
             post.say(f"  {line}")
     finished.sweep()
-    before, start = graph.lock(), _length(runs.path())
+    before, start = sent(), _length(runs.path())
     with Saver(job, store, post) as saver:
-        inputs.fetch(job.targets, store, post)
+        steadily(store, post, lambda store: inputs.fetch(job.targets, store, post))
         if job.nodes > 1:
             code = nodes.lead(job, master, store, saver, post)
         else:
@@ -104,11 +113,53 @@ def lead(job: Job, master: str, store: Store, post: Post) -> tuple[int, dict[str
     made = {a: entry for a, entry in graph.lock().items() if entry != before.get(a)}
     made = {address: made[address] for address in job.needed if address in made}
     if made:
-        send(list(made), store, post)
+        steadily(store, post, lambda store: send(list(made), store, post))
     if code == 0:
-        saver.forget(store)
+        steadily(store, post, saver.forget)
     result = {"lock": made, "runs": list(runs.rows(start=start)), "reason": post.reason}
     return code, result
+
+
+def settle(post: Post) -> None:
+    """Wait until nothing works in this checkout: what an earlier try began ends with that one.
+
+    Raises:
+        TunesmithError: it does not end.
+    """
+    until = time.monotonic() + SETTLES
+    while at_work := running.busy():
+        if time.monotonic() > until or post.ended.is_set():
+            raise TunesmithError(
+                f"{at_work[0]} is at work in the job's checkout already.",
+                where=str(Path.cwd()),
+                why="Both would write the same files.",
+                do="End it there, then type the same command again.",
+            )
+        time.sleep(AGAIN / 10)
+
+
+def sent() -> dict[str, Any]:
+    """dvc.lock's entries as they came: what an earlier try has made here was not taken yet."""
+    words = ["git", "show", f":./{graph.LOCK}"]
+    done = subprocess.run(words, capture_output=True, check=False)
+    found = yaml12.loads(done.stdout) if done.returncode == 0 else None
+    return dict((found or {}).get("stages") or {})
+
+
+def steadily(store: Store, post: Post, act: Callable[[Store], T]) -> T:
+    """Do what needs the remote, and again with a new connection when one breaks."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return act(store)
+        except failures.kinds() as failure:
+            what, _ = failures.cause(store.kind, store.url, failure)
+            late = time.monotonic() > until or post.ended.is_set()
+            if late or not what.startswith(failures.LOST):
+                raise
+            post.say(f"  {store.name}: {what} Trying again")
+            post.ended.wait(AGAIN)
+            store = Store(store.name, settings.load())
 
 
 def several(job: Job) -> dict[str, str]:

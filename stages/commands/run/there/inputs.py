@@ -10,7 +10,7 @@ from stages.commands.run.there.post import Post
 from stages.core import graph
 from stages.core.cache import Cache
 from stages.core.errors import TunesmithError
-from stages.core.staleness import FOLLOWS, RUNS, Step
+from stages.core.staleness import FOLLOWS, FRESH, RUNS, Step
 
 WORK = (RUNS, FOLLOWS)
 
@@ -29,7 +29,8 @@ def fetch(targets: Sequence[str], store: Store, post: Post) -> None:
 def read_by(steps: Mapping[str, Step]) -> list[Made]:
     """The outputs that stages which will run read, of stages that will not; and imported data."""
     at_work = [step.stage for step in steps.values() if step.outcome in WORK]
-    made_anew = {out.path for stage in at_work for out in stage.outs}
+    changed = [step.stage for step in steps.values() if step.outcome != FRESH]  # also restored
+    made_anew = {out.path for stage in changed for out in stage.outs}
     every = project.outputs(graph.load(), graph.lock()) + project.imported()
     deps = {dep for stage in at_work for dep in stage.deps}
     return [

@@ -6,6 +6,7 @@ A letter that cannot be sent is kept and sent later, with all that was said mean
 import os
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,19 +45,25 @@ class Post:
         self._lock, self._wake = threading.Lock(), threading.Event()
         self._number, self._closing = 0, False
         self._begun = time.monotonic()
-        self._thread = threading.Thread(target=self._work)
+        reason = f"the limit of {job.hours:g} hours"
+        self._clock = threading.Timer(job.hours * 3600, self.end, [reason])
+        self._clock.daemon = True
+        # A daemon: were this process to fail, letters must not go on telling that it is at work.
+        self._thread = threading.Thread(target=self._work, daemon=True)
 
     def begin(self) -> None:
         """Send letters from now on."""
         self.tell(begun=datetime.now(UTC).isoformat(timespec="seconds"))
         self._thread.start()
+        if self.job.hours:
+            self._clock.start()
 
     def say(self, line: str) -> None:
         """A line of the log."""
         text = secrecy.redact(line)
         for value in self._hidden:
             text = text.replace(value, MARK)
-        print(text, flush=True)
+        _print(text)
         with self._lock:
             self._said.append(text)
 
@@ -92,7 +99,6 @@ class Post:
             age = time.monotonic() - self._begun
             if not self._closing:
                 self._wake.wait(min(SLOW, max(QUICK, age / 60)))
-            self._look_at_the_clock(age)
             until = until or (time.monotonic() + PATIENCE if self._closing else 0.0)
             letter = self._letter()
             if letter or time.monotonic() - shown > BEAT:
@@ -100,7 +106,7 @@ class Post:
                     self._send(letter)
                     shown = time.monotonic()
                 except failures.kinds() as failure:
-                    print(f"  {self.store.url} does not take the log: {failure}", flush=True)
+                    _print(f"  {self.store.url} does not take the log: {failure}")
                     self._back(letter)
                     if until and time.monotonic() > until:
                         return
@@ -146,12 +152,14 @@ class Post:
             found[name], seen[name] = {"from": 0, "text": ""}, 0  # its training has ended
         return found, seen
 
-    def _look_at_the_clock(self, age: float) -> None:
-        if self.job.hours and age > self.job.hours * 3600:
-            self.end(f"the limit of {self.job.hours:g} hours")
-
     def _rest(self) -> None:
         """Wait, and connect anew: a connection that broke does not mend."""
         time.sleep(min(AGAIN, 1.0 + self._number))
         self.store = Store(self.job.remote["name"], settings.load())
         self._box = Mailbox(self.store, self.job.id, self.job.attempt)
+
+
+def _print(text: str) -> None:
+    """Say it here, too; a disk that is full there is no reason to fail."""
+    with suppress(OSError):
+        print(text, flush=True)

@@ -8,7 +8,7 @@ A run is named by the fingerprint that `stages/core/checkpoints.py` gives it.
 
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -43,10 +43,13 @@ class Saver:
     def __init__(self, job: Job, store: Store, post: Post) -> None:
         self.job, self.post = job, post
         self.stages = [a for a in job.needed if a.startswith("train@")]
+        self._sent: dict[Path, Path] = {}
         for address in self.stages:
             for line in fetch(store, job.project, address):
                 post.say(f"  {line}")
-        self._sent: dict[Path, Path] = dict(latest())
+            there = found(store, job.project, address)
+            same = {run: last for run, last in latest() if there.get(run.name) == step(last)}
+            self._sent |= same
         self._gone = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
@@ -68,15 +71,19 @@ class Saver:
         while not self._gone.wait(LOOK):
             self.send()
 
-    def send(self) -> None:
-        """Send what is new; what fails is tried again with the next look."""
+    def send(self, address: str = "") -> None:
+        """Send what is new; what fails is tried again with the next look.
+
+        Args:
+            address: whose they are, where that is known.
+        """
         store = None
         for run, last in latest():
-            if self._sent.get(run) == last or not (address := self._of()):
+            if self._sent.get(run) == last or not (whose := address or self._of()):
                 continue
             try:
                 store = store or Store(self.job.remote["name"], settings.load())
-                send(store, self.job.project, address, run, last)
+                send(store, self.job.project, whose, run, last)
             except FileNotFoundError:
                 continue  # the training has ended, and has deleted it
             except failures.kinds() as failure:
@@ -85,13 +92,16 @@ class Saver:
             self._sent[run] = last
 
     def _of(self) -> str:
-        """The stage whose checkpoints appear now: the only one, or the one that runs."""
-        return self.stages[0] if len(self.stages) == 1 else self.post.stage
+        """The training whose checkpoints appear now: the only one, or the one that runs."""
+        only = self.stages[0] if len(self.stages) == 1 else self.post.stage
+        return only if only in self.stages else ""
 
     def forget(self, store: Store) -> None:
-        """Remove from the remote what nobody goes on from any more."""
-        for address in self.stages:
-            for entry in store.below(folder(store, self.job.project, address)):
+        """Remove from the remote those of trainings that ended here; other points' stay."""
+        ended = [run.name for run in self._sent if checkpoints.last(run) is None]
+        for address in self.stages if ended else ():
+            top = folder(store, self.job.project, address)
+            for entry in [one for name in ended for one in store.below(store.fs.join(top, name))]:
                 store.remove(entry.path)
 
 
@@ -102,14 +112,46 @@ def latest() -> Iterable[tuple[Path, Path]]:
             yield run, last
 
 
+def step(checkpoint: Path) -> int:
+    """How many steps a checkpoint has behind it."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def steps() -> dict[str, int]:
+    """The step of each run's newest checkpoint here, by the run's name."""
+    return {run.name: step(last) for run, last in latest()}
+
+
+def follow(store: Store, project: str, address: str, first: Mapping[str, int]) -> list[str]:
+    """Bring a stage's checkpoints, and let go what the first machine does not have.
+
+    Args:
+        first: its `steps()`.
+    """
+    for run in home().glob("[!.]*/"):
+        for own in run.glob("checkpoint-*"):
+            if step(own) > first.get(run.name, 0):
+                shutil.rmtree(own)
+    return fetch(store, project, address)
+
+
+def found(store: Store, project: str, address: str) -> dict[str, int]:
+    """The newest step at the remote of each run of a stage, by the run's name."""
+    _, runs = store.entries(folder(store, project, address))
+    every = {path.rpartition("/")[2]: store.entries(path)[0] for path in runs}
+    whole = {run: [int(e.name[:-5]) for e in entries if e.name.endswith(".json")]
+             for run, entries in every.items()}  # fmt: skip
+    return {run: max(made) for run, made in whole.items() if made}
+
+
 def send(store: Store, project: str, address: str, run: Path, last: Path) -> None:
     """Send one checkpoint whole; older ones of the run are removed after that."""
-    top = mailbox.path(store, folder(store, project, address), run.name)
+    top = store.fs.join(folder(store, project, address), run.name)
     step = last.name.rpartition("-")[2]
     hashes = files.tree_hashes(last)
     for name in hashes:
-        store.put(last / name, mailbox.path(store, top, step, name), NoOpCallback())
-    mailbox.put(store, mailbox.path(store, top, f"{step}.json"), orjson.dumps(hashes))
+        store.put(last / name, store.fs.join(top, step, *name.split("/")), NoOpCallback())
+    mailbox.put(store, store.fs.join(top, f"{step}.json"), orjson.dumps(hashes))
     for entry in store.below(top):
         inner = entry.path.removeprefix(f"{top}/")
         if inner.partition("/")[0].removesuffix(".json") != step:
@@ -118,31 +160,27 @@ def send(store: Store, project: str, address: str, run: Path, last: Path) -> Non
 
 def fetch(store: Store, project: str, address: str) -> list[str]:
     """Bring what is newer there than here; a line for each that has come."""
-    top = folder(store, project, address)
     said = []
-    _, found = store.entries(top)
-    for path in found:
-        run = home() / path.rpartition("/")[2]
-        lists, _ = store.entries(path)
-        steps = sorted((int(e.name[:-5]), e.path) for e in lists if e.name.endswith(".json"))
+    for name, newest in found(store, project, address).items():
+        run = home() / name
         have = checkpoints.last(run)
-        if not steps or (have and int(have.name.rpartition("-")[2]) >= steps[-1][0]):
+        if have and step(have) >= newest:
             continue
-        step, where = steps[-1]
-        if _bring(store, orjson.loads(store.read(where)), f"{path}/{step}", run, step):
+        if _bring(store, store.fs.join(folder(store, project, address), name), run, newest):
             said.append(
-                f"{address} goes on from step {step}: its checkpoint came from {store.name}"
+                f"{address} goes on from step {newest}: its checkpoint came from {store.name}"
             )
     return said
 
 
-def _bring(store: Store, hashes: dict[str, str], source: str, run: Path, step: int) -> bool:
+def _bring(store: Store, top: str, run: Path, newest: int) -> bool:
     """One checkpoint under a temporary name, renamed when every file is what it should be."""
-    final, work = run / f"checkpoint-{step}", run / f".checkpoint-{step}.tmp"
+    hashes: dict[str, str] = orjson.loads(store.read(f"{top}/{newest}.json"))
+    final, work = run / f"checkpoint-{newest}", run / f".checkpoint-{newest}.tmp"
     shutil.rmtree(work, ignore_errors=True)
     for name in hashes:
         (work / name).parent.mkdir(parents=True, exist_ok=True)
-        store.get(f"{source}/{name}", work / name, NoOpCallback())
+        store.get(f"{top}/{newest}/{name}", work / name, NoOpCallback())
     if files.tree_hashes(work) != hashes:
         shutil.rmtree(work)
         return False
