@@ -302,4 +302,5 @@ def test_a_real_training_elsewhere_is_that_of_a_local_build(tmp_path, net):
 
     project.dvc("repro", "--pull", "--allow-missing", VERIFY)
     assert project.lock()[VERIFY]["outs"]
-    assert "nothing to do" in project.tunesmith("plan", "--pull", VERIFY)
+    assert "Nothing to do" in project.tunesmith("plan", "--pull", VERIFY)
+    assert "up to date" in project.dvc("status", GGUF, VERIFY)
