@@ -42,7 +42,7 @@ containers: setup
 
 # Needs OpenSSH's server, which Debian calls openssh-server.
 remotes: setup
-	$(BIN)/python -m pytest -m remotes
+	$(PYTEST) -m remotes
 
 # Machines that are network namespaces of this one: needs Linux, root, iproute2, openssh-server.
 machines: setup
@@ -59,7 +59,7 @@ sky: .venv/sky-$(SKYPILOT)/bin/sky
 
 # Needs Chromium, which Debian calls chromium.
 browser: setup
-	$(BIN)/python -m pytest -m browser
+	$(PYTEST) -m browser
 
 # WzrdBrain trained on MLX, as an experiment in a folder of its own; fails when one of its gates does.
 mlx: setup

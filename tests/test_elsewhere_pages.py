@@ -16,12 +16,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jobs_server
+import psutil
 import pytest
 import typer
 import yaml
@@ -202,11 +203,13 @@ class World:
         project: the folder of the project, on the machine of who reads the page.
         begin: a shell command begun, in the project or on the machine of that name.
         events: what happens, by its words on the page.
+        interrupted: called before a command is interrupted.
     """
 
     project: Path
     begin: Callable[[str, str], "subprocess.Popen[str]"]
     events: dict[str, Callable[[], None]] = field(default_factory=dict)
+    interrupted: Callable[[], None] = lambda: None
 
 
 def follow(page: str, world: World) -> None:
@@ -236,6 +239,7 @@ def enter(one: Typed, world: World) -> None:
     for line in process.stdout:
         said += line
         if cut and re.fullmatch(until, said):
+            world.interrupted()
             os.killpg(process.pid, signal.SIGINT)
             cut = False
     late.cancel()
@@ -354,6 +358,15 @@ def test_the_page_of_a_mac_and_a_rented_gpu_is_typed_as_it_stands(
         settle(box.home, net.here.home / "host.git")
         rig = Rig(net, project, {"gpubox": box.home / "srv"})
 
+        def waits() -> None:
+            """The training stands still from its first checkpoint on, however fast it is."""
+            saved = "tunesmith-jobs/*/jobs/*/work.0/.tunesmith/checkpoints/*/*/trainer_state.json"
+            machines.wait_for(lambda: any(box.home.glob(saved)), "a checkpoint", 60)
+            for one in box.processes():
+                with suppress(psutil.NoSuchProcess):
+                    if one.cmdline()[1:4] == ["-m", "stages", "train"]:
+                        one.suspend()
+
         def dies() -> None:
             saved = box.home / "srv" / "tunesmith" / "tunesmith" / "checkpoints"
             machines.wait_for(lambda: any(saved.rglob("*")), "a checkpoint at the remote", 60)
@@ -362,7 +375,7 @@ def test_the_page_of_a_mac_and_a_rented_gpu_is_typed_as_it_stands(
             rig.mount("gpubox")
 
         events = {"the box loses its power, and comes back": dies}
-        follow("mac-and-rented-gpu", World(project, rig.begin, events))
+        follow("mac-and-rented-gpu", World(project, rig.begin, events, waits))
         assert not [one for one in box.processes() if one.name().startswith("python")]
 
 

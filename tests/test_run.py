@@ -139,7 +139,7 @@ def refused(*names: str, acts: tuple[str, ...] = (), **options: Any) -> str:
 def begun(place: str = "box", name: str = "train@first", **changes: Any) -> Record:
     """A job that is under way."""
     found = planning.of([name])
-    job = replace(sending.job([name], found, declared.place(place)), **changes.pop("job", {}))
+    job = replace(sending.job(found, declared.place(place)), **changes.pop("job", {}))
     entry = declared.place(place).options.model_dump()
     at = "2026-11-22T08:00:00+00:00"
     record = Record(
@@ -181,6 +181,18 @@ MISTAKES = {
     "a name that is no key": ("GPU box: {kind: ssh, host: a}\n", 1, "may hold only a-z"),
     "no mapping": ("- kind: ssh\n", 1, "does not hold places by name"),
     "no YAML": ("box: {kind: ssh\nother: 1\n", 2, "is not YAML"),
+    "a tab": ("box:\n\tkind: ssh\n", 2, "no tabs"),
+    "a number among words": (
+        "box:\n  kind: ssh\n  host: a\n  ssh_options: [-p, 2222]\n",
+        4,
+        "ssh_options.1: should be text: write it in quotes",
+    ),
+    "a word where a list belongs": (
+        "box:\n  kind: ssh\n  host: a\n  setup: make\n",
+        4,
+        "should be a list",
+    ),
+    "a host with a port behind it": ("box:\n  kind: ssh\n  host: a -p 22\n", 3, "one word"),
 }
 
 
@@ -362,7 +374,7 @@ def test_the_place_is_told_the_stages_that_a_name_means(project: Path) -> None:
         ("models/first.bin", ["train@first"]),
     ):
         found = planning.of([name])
-        job = sending.job([name], found, declared.place("box"))
+        job = sending.job(found, declared.place("box"))
         assert job.targets == meant
         git(project, "check-ref-format", job.reference)
 
@@ -538,6 +550,8 @@ def test_nothing_is_sent_without_a_yes(project: Path, monkeypatch: pytest.Monkey
     [
         ({"acts": ("stop", "attach")}, "do not go together: --stop, --attach"),
         ({"acts": ("list",), "on": "box"}, "do not go together: --list, --on"),
+        ({"acts": ("stop",), "dry_run": True}, "--dry-run does not go with --stop"),
+        ({"acts": ("attach",), "bring": "all"}, "--bring does not go with --attach"),
         ({"as_json": True, "on": "box"}, "--json goes with --list or with --dry-run"),
         ({"on": "box"}, "No stage was named"),
         ({"acts": ("attach",)}, "No job is under way"),
@@ -584,7 +598,7 @@ def test_a_project_in_a_folder_of_its_repository_is_sent_with_the_edits_around_i
     (top / "shared.py").write_text("new\n")
     monkeypatch.chdir(top / "inner")
     found = planning.of(["train@first"])
-    job = sending.job(["train@first"], found, declared.place("box"))
+    job = sending.job(found, declared.place("box"))
     assert found.edited == ["../shared.py"]
     assert job.prefix == "inner/"
     assert git(top, "show", f"{job.snapshot}:shared.py") == "new"
@@ -594,10 +608,10 @@ def test_a_project_in_a_folder_of_its_repository_is_sent_with_the_edits_around_i
 def test_an_uncommitted_lock_travels_and_is_no_edit(project: Path) -> None:
     lockfile.put({"train@second": {"cmd": "true"}})
     found = planning.of(["train@first"])
-    job = sending.job(["train@first"], found, declared.place("box"))
+    job = sending.job(found, declared.place("box"))
     assert found.edited == []
     assert "train@second" in git(project, "show", f"{job.snapshot}:dvc.lock")
-    again = sending.job(["train@first"], found, declared.place("box"))
+    again = sending.job(found, declared.place("box"))
     assert again.id == job.id  # so that the same command finds the same job
 
 

@@ -3,8 +3,10 @@
 import itertools
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -55,8 +57,11 @@ def project(net: Network, built: Built, paced: Paced) -> Iterator[Checkout]:
 
 def at_work(machine: Machine) -> list[str]:
     """What of a job runs on a machine."""
-    every = [" ".join(one.cmdline()) for one in machine.processes()]
-    return [words for words in every if "stages" in words or "dvc" in words]
+    found = []
+    for one in machine.processes():
+        with suppress(psutil.NoSuchProcess):  # it ends just now
+            found.append(" ".join(one.cmdline()))
+    return [words for words in found if "stages" in words or "dvc" in words]
 
 
 def references(repository: Path) -> str:

@@ -425,6 +425,7 @@ def test_a_point_that_is_under_way_is_followed_where_it_is_and_brings_no_others_
     ("on", "at_once", "said"),
     [
         ("a,a", 0, "a is named twice"),
+        (" , ", 0, "No place was named"),
         ("a", 2, "(?s)--at-once is about this machine.*--on here,a"),
         ("a,nowhere", 0, "no place 'nowhere'"),
         ("n", 0, "begun by hand"),
@@ -440,6 +441,18 @@ def test_places_that_cannot_be_meant_are_refused(on, at_once, said, tmp_path, mo
 
     with pytest.raises(TunesmithError, match=said):
         seats.named(on, at_once)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_dry_run_of_a_sweep_that_has_ended_sends_nothing(dry_run, monkeypatch):
+    sent = []
+    monkeypatch.setattr(store, "pending", lambda sweep: [])
+    monkeypatch.setattr(spread.workspace, "git_remote", lambda root: "origin")
+    monkeypatch.setattr(spread, "send", lambda sweep, remote: sent.append(remote))
+
+    spread.work(object.__new__(Sweep), [], yes=True, dry_run=dry_run)
+
+    assert sent == ([] if dry_run else ["origin"])
 
 
 def test_this_machine_may_be_one_of_the_places(tmp_path, monkeypatch):

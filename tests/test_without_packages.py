@@ -194,6 +194,20 @@ def test_a_stage_after_training_says_so_too(chain, stage, key, hidden):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "hidden", [("asyncssh", "dvc_ssh", "sshfs"), ("botocore", "dvc_s3", "s3fs")]
+)
+def test_a_remote_of_one_kind_fails_in_words_without_the_packages_of_the_other(tmp_path, hidden):
+    program = """
+from stages.commands.remote import failures
+with failures.told("folder", "/nas", "Sending", "tunesmith push"):
+    raise OSError("unplugged")
+"""
+    done = hiding.python(tmp_path, "-c", program, hidden=hidden)
+
+    assert "TunesmithError: Sending failed: the connection does not hold (unplugged)" in done.stderr
+
+
 @pytest.mark.slow
 @needs_source
 def test_what_mlx_trained_is_used_where_mlx_is_not_installed(chain):

@@ -73,6 +73,9 @@ def begin(job: dict[str, Any]) -> int:
         said = f"error: this has failed, with {failure.returncode}: {' '.join(failure.cmd)}"
         print("it was told to end" if command.told else said)
         return TOLD if command.told else UNPREPARED
+    except OSError as failure:  # a full disk, or no such `python`
+        print(f"error: {failure}")
+        return UNPREPARED
     return code
 
 
@@ -292,8 +295,4 @@ def run(command: Command, job: dict[str, Any], work: Path, told: Path) -> int:
     env = {**variables(job), "TUNESMITH_HELD": str(command.held.fileno())}
     python = os.path.expandvars(job["python"].replace("$TUNESMITH_HOME", env["TUNESMITH_HOME"]))
     words = [str(Path(python).expanduser()), "-m", "stages.commands.run.there", str(told)]
-    try:
-        return command.wait(words, work, env)
-    except OSError as failure:
-        print(f"error: {python} cannot be run: {failure}")
-        return UNPREPARED
+    return command.wait(words, work, env)

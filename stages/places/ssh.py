@@ -99,8 +99,11 @@ def require(job: Job, options: Options) -> None:
         port = "0" if node or not options.others else options.master.rpartition(":")[2]
         done = _ssh(options, host, f"python3 - {python or 'python3'} {port}", LOOK)
         if done.returncode:
-            raise _refusal(host, done)
-        have = json.loads(done.stdout.splitlines()[-1])
+            raise _refusal(options, host, done)
+        *greeting, found = done.stdout.splitlines()
+        if greeting:
+            raise _greets(host, greeting[0])
+        have = json.loads(found)
         if have["python"] < [3, 9] or not have["git"]:
             lacks = "git" if not have["git"] else "a Python of 3.9 or newer"
             raise TunesmithError(f"{host} lacks {lacks}.", where=f"{job.place}.host")
@@ -147,7 +150,7 @@ def start(job: Job, options: Options, script: str) -> None:
                 do="The same command again follows it.",
             )
         if done.returncode not in (0, beginning.BUSY):
-            raise _refusal(host, done)
+            raise _refusal(options, host, done)
 
 
 def state(job: Job, options: Options) -> str:
@@ -196,24 +199,27 @@ def _asked(job: Job, options: Options, act: str) -> Iterator[tuple[str, str]]:
 
 def _push(job: Job, options: Options, host: str) -> None:
     """Put the commit into the project's repository there."""
-    folder = f"{options.folder.rstrip('/')}/{job.project}/repo"
-    made = _ssh(options, host, f"git init --quiet {_path(folder)}", "")
+    folder = _path(f"{options.folder.rstrip('/')}/{job.project}/repo")
+    words = f"git init --quiet {folder} && git -C {folder} rev-parse --absolute-git-dir"
+    made = _ssh(options, host, words, "")
     if made.returncode:
-        raise _refusal(host, made)
+        raise _refusal(options, host, made)
     ssh = shlex.join(["ssh", *options.ssh_options, *OPTIONS])
-    target = f"{host}:{folder}/.git"
+    target = f"{host}:{made.stdout.strip()}"
     # The user's own hooks are about branches, and not about this reference.
-    words = ["git", "push", "--quiet", "--force", "--no-verify", target]
-    words += [f"{job.snapshot}:{job.reference}"]
+    push = ["git", "push", "--quiet", "--force", "--no-verify", target]
+    push += [f"{job.snapshot}:{job.reference}"]
     env = {**os.environ, "GIT_SSH_COMMAND": ssh}
-    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(push, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise _refusal(host, done)
+        raise _refusal(options, host, done)
 
 
 def _path(folder: str) -> str:
-    """A path for the shell there, which knows its home."""
-    return f"~/{shlex.quote(folder[2:])}" if folder.startswith("~/") else shlex.quote(folder)
+    """A path for the shell there, which knows its home and its variables."""
+    head, rest = ("~/", folder[2:]) if folder.startswith("~/") else ("", folder)
+    escaped = re.sub(r'["\\`]|\$(?![A-Za-z_{])', r"\\\g<0>", rest)
+    return f'{head}"{escaped}"'
 
 
 def _assigned(words: Mapping[str, str]) -> str:
@@ -228,18 +234,30 @@ def _ssh(
     return subprocess.run(words, input=program, capture_output=True, text=True, check=False)
 
 
-def _refusal(host: str, done: "subprocess.CompletedProcess[str]") -> TunesmithError:
+def _refusal(
+    options: Options, host: str, done: "subprocess.CompletedProcess[str]"
+) -> TunesmithError:
     text = (done.stderr or done.stdout).strip().splitlines()
     if done.returncode == LOST:
         return TunesmithError(
             f"{host} cannot be reached: {text[-1] if text else 'ssh ended without a word'}",
             where=f"places.yaml, host {host}",
             why="What runs there already goes on; nothing else was begun.",
-            do=f"Try: ssh {host} true    then the same command again",
+            do=f"Try: {shlex.join(['ssh', *options.ssh_options, host, 'true'])}    which also asks "
+            "about a host key that is new; then the same command again",
         )
     return TunesmithError(
         f"{host} has failed: {text[-1] if text else f'exit code {done.returncode}'}",
         where=f"places.yaml, host {host}",
         why="Nothing was started there by this try.",
         do="Mend that there, then type the same command again.",
+    )
+
+
+def _greets(host: str, line: str) -> TunesmithError:
+    return TunesmithError(
+        f"{host} prints something before each command: {line.strip()!r}",
+        where=f"{host}: ~/.bashrc, or what its shell reads besides",
+        why="Git takes it for its own answer, and no commit can be sent there.",
+        do="Write at its beginning: case $- in *i*) ;; *) return;; esac",
     )

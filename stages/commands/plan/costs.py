@@ -24,6 +24,8 @@ class Costs:
 
     def _read(self) -> None:
         for row in runs.rows():
+            if "place" in row:  # it ran elsewhere, and takes another time here
+                continue
             address = str(row["stage"])
             self._runs[address] = self._like[address.partition("@")[0]] = row
 

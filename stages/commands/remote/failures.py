@@ -37,12 +37,14 @@ def require_package(kind: str) -> None:
 
 def kinds() -> tuple[type[Exception], ...]:
     """The exceptions of the file systems that remotes are read through."""
-    import asyncssh
     from dvc.exceptions import DvcException
     from dvc_objects.fs.errors import ConfigError
 
-    found: list[type[Exception]] = [OSError, asyncssh.Error, DvcException, ConfigError]
-    found += [asyncssh.KeyImportError, asyncssh.KeyEncryptionError]
+    found: list[type[Exception]] = [OSError, DvcException, ConfigError]
+    if importlib.util.find_spec("asyncssh"):
+        import asyncssh
+
+        found += [asyncssh.Error, asyncssh.KeyImportError, asyncssh.KeyEncryptionError]
     if importlib.util.find_spec("botocore"):
         from botocore.exceptions import BotoCoreError, ClientError
 

@@ -61,6 +61,14 @@ def run(request: Request, acts: Sequence[str]) -> None:
             do="tunesmith run STAGE --on PLACE, or one of --list, --attach, --stop, --forget",
         )
     act = acts[0] if acts else "begin"
+    more = {"--dry-run": request.dry_run, "--detach": request.detach,
+            "--bring": request.bring != "targets"}  # fmt: skip
+    if acts and (idle := [word for word, typed in more.items() if typed]):
+        raise TunesmithError(
+            f"{', '.join(idle)} does not go with --{act}.",
+            why="It says how a job begins.",
+            do=f"tunesmith run --{act} {' '.join(request.names)}".rstrip(),
+        )
     if request.as_json and act != "list" and not request.dry_run:
         raise TunesmithError("--json goes with --list or with --dry-run.", do="Leave it out.")
     if act == "list":
@@ -93,7 +101,7 @@ def begin(request: Request) -> None:
         asking.nothing_to_run(request.names, found)
         return
     place = planning.priced(place)
-    wanted = sending.job(request.names, found, place)
+    wanted = sending.job(found, place)
     if request.dry_run:
         shown(wanted, found, place, store, request.as_json)
         if not request.as_json:
@@ -187,7 +195,8 @@ def started(wanted: Job, found: planning.Plan, place: Place, bring: str, store: 
     except BaseException as failure:
         ending.give_up(record, failure, begun)
         raise
-    print(f"  {record.job.id} has begun on {place.describe()}")
+    if not getattr(place.plugin, "BY_HAND", False):  # which itself has said what is to be done
+        print(f"  {record.job.id} has begun on {place.describe()}")
     return record.but(state=records.BEGUN)
 
 

@@ -108,7 +108,7 @@ def _lines(
     size = f"{len(sizes)} files, {sum(sizes) / 1e6:,.1f} MB" if sizes else "nothing; it has it all"
     yield f"  sends to the remote {store.name} ({store.url}): {size}"
     if found.makes:
-        less = f", and what {_unknown(found)} more stages make" if _unknown(found) else ""
+        less = f"; of {_unknown(found)} more it is not known" if _unknown(found) else ""
         about = f"{sum(found.makes.values()) / 1e6:,.1f} MB{less}"
         yield f"  comes back through it, as dvc.lock has it now: about {about}"
     if found.edited:

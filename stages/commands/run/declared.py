@@ -1,7 +1,7 @@
 """places.yaml in; the places that this machine knows, each checked, out."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +18,11 @@ from stages.core.jobs import Common
 FILE = "places.yaml"
 EXAMPLE = f"Write into {FILE}, for example:    gpubox: {{kind: ssh, host: me@gpubox}}"
 KEPT = "its value stays where it is used; name its variable in `secrets`"
+MEANT = {  # pydantic's kinds of mistakes whose own words say too little
+    "string_type": "should be text: write it in quotes",
+    "list_type": "should be a list, such as [a, b]",
+    "string_pattern_mismatch": "should be one word, without blanks or a - in front",
+}
 OLD = "the job's record"  # said as the file, of an entry that places.yaml once had
 
 
@@ -137,7 +142,8 @@ def _explained(
         if error["type"] in ("extra_forbidden", "missing"):
             yield key, text
         else:
-            yield key, f"{error['msg'].removeprefix('Value error, ')}."
+            text = MEANT.get(error["type"], error["msg"].removeprefix("Value error, "))
+            yield key, f"{text}."
 
 
 def _stated() -> tuple[dict[str, Any], dict[str, int]]:
@@ -147,7 +153,7 @@ def _stated() -> tuple[dict[str, Any], dict[str, int]]:
         TunesmithError: it is no YAML, no mapping, or says something twice or not at all.
     """
     file, lines = path(), dict[str, int]()
-    node = params_text.read(file, yaml.compose) if file.is_file() else None
+    node = _read(file, yaml.compose) if file.is_file() else None
     if node is None:
         return {}, lines
     if not isinstance(node, yaml.MappingNode):
@@ -155,7 +161,8 @@ def _stated() -> tuple[dict[str, Any], dict[str, int]]:
     problems = list(params_text.shape(node, "", lines))
     for name, _ in node.value:
         if not params_text.KEY.fullmatch(str(name.value)):
-            what = f"{name.value}: a name may hold only a-z, 0-9, _ and -."
+            word = name.value if isinstance(name.value, str) else "a list or mapping"
+            what = f"{word}: a name may hold only a-z, 0-9, _ and -."
             problems.append((name.start_mark.line + 1, what))
     if problems:
         line, text = problems[0]
@@ -164,6 +171,23 @@ def _stated() -> tuple[dict[str, Any], dict[str, int]]:
             f"{secrecy.redact(short)}.",
             where=f"{file}:{line}",
             why="What it means could not be told.",
-            do="Write each key once, with its value.",
+            do="Write each name in a-z, 0-9, _ and -, and each key once, with its own value.",
         )
-    return {str(key): entry for key, entry in params_text.read(file, yaml.load).items()}, lines
+    return {str(key): entry for key, entry in _read(file, yaml.load).items()}, lines
+
+
+def _read(file: Path, how: Callable[..., Any]) -> Any:
+    """The file, as `params_text.read` reads it.
+
+    Raises:
+        TunesmithError: it is no YAML.
+    """
+    try:
+        return params_text.read(file, how)
+    except TunesmithError as failure:
+        raise TunesmithError(
+            secrecy.redact(failure.what),
+            where=failure.where,
+            why="Which places there are could not be told.",
+            do="Mend that line, with spaces in front and no tabs; then type the same again.",
+        ) from failure

@@ -61,7 +61,7 @@ def failed(record: Record, over: Ended, store: Store) -> NoReturn:
     Raises:
         SystemExit: with DVC's exit code there.
     """
-    reason = over.reason or f"DVC ended there with {over.code}"
+    reason = over.reason.rstrip(".") or f"DVC ended there with {over.code}"
     for line in checkpoints(record, store):
         print(f"  {line}")
     record = record.but(state=records.FAILED, ended=now(), reason=reason)

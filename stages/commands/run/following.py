@@ -1,6 +1,7 @@
 """A job in; its log as it comes, until it has ended there, and its result out."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ LOST = (
     "  Waiting for it. Ctrl-C leaves; if it is gone for good: tunesmith run --forget {id} --yes\n"
     "  and then run it elsewhere, where it goes on from the last checkpoint that was sent"
 )
+BY_HAND = "  {place}: nothing was heard of {id} yet; it begins when you begin it there"
+SEEN = 200  # lines of the log that are not printed again
 AGAIN = 5.0  # seconds until a remote that does not answer is tried again
 
 
@@ -56,6 +59,7 @@ class Follower:
         self.other: Ended | None = None
         self.stage = record.stage
         self.quiet = self.lost = False
+        self.shown: deque[str] = deque(maxlen=SEEN)
 
     def follow(self, store: Store, fresh: bool = True) -> Ended:
         """Print what comes until the job has ended there.
@@ -100,6 +104,7 @@ class Follower:
         """Print a letter, and draw its curves."""
         mark = f"[{node}] " if self.job.nodes > 1 else ""
         for line in letter.get("log", ()):
+            self.shown.append(line)
             self.say(f"{mark}{line}")
         for name, part in letter.get("series", {}).items():
             draw(name, part["from"], part["text"])
@@ -113,7 +118,10 @@ class Follower:
         self.asked = time.monotonic()
         if state == jobs.UNKNOWN and not self.lost:
             self.lost = True
-            self.say(LOST.format(place=self.place.describe(), id=self.job.id))
+            text = BY_HAND if getattr(self.place.plugin, "BY_HAND", False) else LOST
+            self.say(text.format(place=self.place.describe(), id=self.job.id))
+        if state == jobs.RUNNING and not any(self.number.values()):
+            self.unheard()
         if state not in (jobs.ENDED, jobs.NONE):
             return None
         try:
@@ -123,9 +131,18 @@ class Follower:
             return None  # what it has said last is there
         said = self.place.plugin.said(self.job, self.place.options).strip()
         for line in said.splitlines()[-20:]:
-            self.say(f"  there: {line}")
+            if line not in self.shown:
+                self.say(f"  there: {line}")
         how = "has ended without a word" if state == jobs.ENDED else "never began"
         return Ended(None, reason=f"the job {how}")
+
+    def unheard(self) -> None:
+        """Print what a job says there that has sent no letter yet."""
+        said = self.place.plugin.said(self.job, self.place.options).strip()
+        for text in said.splitlines()[-1:]:
+            if text not in self.shown:
+                self.shown.append(text)
+                self.say(f"  no letter yet; there: {text}")
 
     def without(self, store: Store, failure: BaseException) -> None:
         """Say once that the remote does not answer; the job does not depend on that."""

@@ -7,9 +7,12 @@ A letter is one JSON object, written once. One that cannot be read is being writ
 it are read later. So nothing is ever taken for more than it is, on any kind of remote.
 """
 
+import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from stages.commands.remote.store import Store, parallel
 
 JOBS = "tunesmith/jobs"
 STOP = "stop"
+MEMORY = Path("/dev/shm")  # noqa: S108 (Linux has it; a private folder is made in it)
 
 
 class Mailbox:
@@ -47,6 +51,12 @@ class Mailbox:
             yield number, letter
             number += 1
 
+    def last(self, node: int) -> int:
+        """The number of the last letter of a machine; 0 where there is none."""
+        files, _ = self.store.entries(self.folder)
+        mine = (entry.name for entry in files if entry.name.startswith(f"{node}-"))
+        return max((int(name[len(f"{node}-") : -len(".json")]) for name in mine), default=0)
+
     def stop(self) -> None:
         """Ask the other side to end."""
         put(self.store, self.store.fs.join(self.folder, STOP), b"stop\n")
@@ -70,7 +80,15 @@ def path(store: Store, *parts: str) -> str:
 
 def put(store: Store, target: str, content: bytes) -> None:
     """Write a small object."""
-    with tempfile.TemporaryDirectory() as own:
+    with _file(content) as source:
+        store.put(source, target, NoOpCallback())
+
+
+@contextmanager
+def _file(content: bytes) -> Iterator[Path]:
+    """A file with this content, in memory where there is room: that a disk is full is told, too."""
+    room = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2 * len(content)
+    with tempfile.TemporaryDirectory(dir=MEMORY if room else None) as own:
         source = Path(own) / secrets.token_hex(8)
         source.write_bytes(content)
-        store.put(source, target, NoOpCallback())
+        yield source

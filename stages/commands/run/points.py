@@ -124,12 +124,12 @@ def found_again(asked: Asked, record: Record) -> int:
 
 def job(asked: Asked, targets: list[str]) -> int:
     """Plan, begin and follow a job; the exit code of DVC there, 0 where nothing is to run."""
-    place = declared.place(asked.place)
+    place = planning.priced(declared.place(asked.place))
     store = sending.opened(place.options.remote, "Looking at the remote", "the same command")
     found = planning.of(targets, place.options.remote)
     if not found.runs:
         return known(targets) if targets == asked.targets else 0
-    wanted = sending.job(targets, found, place)
+    wanted = sending.job(found, place)
     if (old := records.load(wanted.id)) is not None:
         wanted = replace(wanted, attempt=old.job.attempt + 1)
     with records.alone(wanted.id):
@@ -267,7 +267,7 @@ def reports(asked: Asked) -> None:
     wanted = [one for one in every if one.path in asked.reports and not Path(one.path).exists()]
     if not wanted:
         return
-    place = declared.place(asked.place)
+    place = planning.priced(declared.place(asked.place))
     store = sending.opened(place.options.remote, "Fetching the reports", "the same command")
     with failures.told(store.kind, store.url, "Fetching the reports", "the same command"):
         _, done = fetching.fetch(store, Cache(), wanted)

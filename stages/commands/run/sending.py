@@ -21,11 +21,8 @@ from stages.core.jobs import Job
 NO_NAME = re.compile(r"[^a-z0-9_-]+")  # of a git reference, a folder and a rented machine
 
 
-def job(targets: Sequence[str], found: Plan, place: Place, root: Path = Path()) -> Job:
-    """The job of these targets with the files as they are now; nothing is sent yet.
-
-    Args:
-        targets: as they were typed; the job is told the stages that they mean.
+def job(found: Plan, place: Place, root: Path = Path()) -> Job:
+    """The job of a plan with the files as they are now; nothing is sent yet.
 
     Raises:
         TunesmithError: no commit, or a remote that the place could not reach.
@@ -36,7 +33,8 @@ def job(targets: Sequence[str], found: Plan, place: Place, root: Path = Path()) 
     digest = hashlib.sha256(named).hexdigest()[:8]
     unchanged = tree == repository.git(root, "rev-parse", f"{baseline}^{{tree}}")
     options = place.options
-    name = "-".join(targets[0].split("@")) if len(targets) == 1 else f"{len(targets)}-targets"
+    several = f"{len(found.targets)}-targets"  # by its stages, however they were typed
+    name = found.targets[0].replace("@", "-") if len(found.targets) == 1 else several
     own = f"{NO_NAME.sub('-', name)[:40].strip('-')}-{digest}"
     snapshot = baseline if unchanged else repository.commit(root, tree, baseline, f"job {own}")
     return Job(

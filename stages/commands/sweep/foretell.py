@@ -55,7 +55,7 @@ def foretold(told: Mapping[str, Any]) -> dict[str, Any]:
             found = planning.of(told["targets"], told["remote"])
             inputs |= dict.fromkeys(one.path for one in found.inputs)
             for place in where if found.runs else ():
-                place.plugin.require(sending.job(told["targets"], found, place), place.options)
+                place.plugin.require(sending.job(found, place), place.options)
         steps = simulated(project, told["targets"])
         for address, step in steps.items():
             result = places.sharing(address, told["affected"].get(address, ()), point["values"])

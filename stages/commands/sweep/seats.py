@@ -44,11 +44,19 @@ def named(on: str, at_once: int) -> list[Seat]:
         at_once: points on this machine; 0: nothing was typed.
 
     Raises:
-        TunesmithError: a name that is none, or twice; --at-once without this machine.
+        TunesmithError: no name; one that is none, or twice; --at-once without this machine.
     """
     names = [name.strip() for name in on.split(",") if name.strip()]
+    if not names:
+        raise TunesmithError(
+            "No place was named.", where=f"--on {on}", do=f"--on PLACE,PLACE; {HERE}: this machine"
+        )
     if twice := next((name for name in names if names.count(name) > 1), ""):
-        raise TunesmithError(f"{twice} is named twice.", where=f"--on {on}")
+        raise TunesmithError(
+            f"{twice} is named twice.",
+            where=f"--on {on}",
+            do=f"Name it once; how many points it takes is its at_once in {declared.FILE}",
+        )
     if HERE in declared.names():
         raise TunesmithError(
             f"A place is called {HERE!r}.",

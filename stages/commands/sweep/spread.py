@@ -35,7 +35,8 @@ def work(sweep: Sweep, machines: list[Seat], yes: bool, dry_run: bool) -> None:
     pending = store.pending(sweep)
     remote = workspace.git_remote(Path.cwd())
     if not pending:
-        send(sweep, remote)
+        if not dry_run:
+            send(sweep, remote)
         return
     under_way = seats.under_way(sweep, pending)
     try:

@@ -45,7 +45,14 @@ def main(told: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: post.end("it was told to end there"))
     try:
-        require(job)
+        post.reach()
+    except TunesmithError as barred:  # so that no letter can tell it
+        missing = lacking(job)
+        print(f"error: {missing or barred}", flush=True)
+        return REFUSED
+    try:
+        if (missing := lacking(job)) is not None:
+            raise missing
         post.begin()
         code, result = work(job, node, facts["master"], post)
     except TunesmithError as refused:
@@ -68,20 +75,18 @@ def prepare(job: Job) -> None:
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
-def require(job: Job) -> None:
-    """Refuse to begin without the secrets that the place names.
-
-    Raises:
-        TunesmithError: one of them is not set here.
-    """
-    if missing := [name for name in job.secrets if not os.environ.get(name)]:
-        raise TunesmithError(
-            f"{', '.join(missing)} is not set on this machine.",
-            where=f"places.yaml: {job.place}.secrets",
-            why="The place promises it, and what needs it would fail in the middle.",
-            do=f"Write it into {job.env_file or 'its environment'} there, or into the place's own "
-            "store of secrets",
-        )
+def lacking(job: Job) -> TunesmithError | None:
+    """The refusal to begin without the secrets that the place names; None where all are set."""
+    missing = [name for name in job.secrets if not os.environ.get(name)]
+    if not missing:
+        return None
+    return TunesmithError(
+        f"{', '.join(missing)} is not set on this machine.",
+        where=f"places.yaml: {job.place}.secrets",
+        why="The place promises it, and what needs it would fail in the middle.",
+        do=f"Write it into {job.env_file or 'its environment, or a file there that env_file names'}"
+        "; or into the place's own store of secrets",
+    )
 
 
 def work(job: Job, node: int, master: str, post: Post) -> tuple[int, dict[str, Any]]:

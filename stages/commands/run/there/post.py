@@ -1,6 +1,7 @@
 """What a job says in; letters in its mailbox out, as long as the remote can be reached, in order.
 
-A letter that cannot be sent is kept and sent later, with all that was said meanwhile.
+A letter that cannot be sent is kept and sent again as it is, before any later one: it may have
+arrived although that could not be told.
 """
 
 import os
@@ -14,6 +15,7 @@ from stages.commands.remote import failures, settings
 from stages.commands.remote.store import Store
 from stages.commands.run.mailbox import Mailbox
 from stages.core import live, secrecy
+from stages.core.errors import TunesmithError
 from stages.core.jobs import Job
 from stages.core.secrecy.kept import MARK
 
@@ -43,13 +45,33 @@ class Post:
         self._facts: dict[str, Any] = {}
         self._series: dict[str, int] = {}
         self._lock, self._wake = threading.Lock(), threading.Event()
-        self._number, self._closing = 0, False
+        self._number: int | None = None  # of the last letter; not known before the first
+        self._pending: dict[str, Any] = {}
+        self._closing = False
         self._begun = time.monotonic()
         reason = f"the limit of {job.hours:g} hours"
         self._clock = threading.Timer(job.hours * 3600, self.end, [reason])
         self._clock.daemon = True
         # A daemon: were this process to fail, letters must not go on telling that it is at work.
         self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def reach(self) -> None:
+        """Look whether letters can be sent at all.
+
+        Raises:
+            TunesmithError: the remote refuses; a connection that does not hold may do so again.
+        """
+        try:
+            self._number = self._box.last(self.node)
+        except failures.kinds() as failure:
+            what, do = failures.cause(self.store.kind, self.store.url, failure)
+            if not what.startswith(failures.LOST):
+                raise TunesmithError(
+                    f"The remote cannot be used from this machine: {what}",
+                    where=f"places.yaml: {self.job.place}.remote_options, .remote_url, .secrets",
+                    why="Inputs come from it, and the log and all results go to it.",
+                    do=do,
+                ) from failure
 
     def begin(self) -> None:
         """Send letters from now on."""
@@ -91,7 +113,12 @@ class Post:
         if not self._thread.ident:
             self._thread.start()
         self._thread.join()
-        return not self._said and not self._facts
+        return not self._left()
+
+    def _left(self) -> bool:
+        """Whether there is something that was not sent."""
+        with self._lock:
+            return bool(self._said or self._facts or self._pending)
 
     def _work(self) -> None:
         shown, until = 0.0, 0.0
@@ -100,66 +127,65 @@ class Post:
             if not self._closing:
                 self._wake.wait(min(SLOW, max(QUICK, age / 60)))
             until = until or (time.monotonic() + PATIENCE if self._closing else 0.0)
-            letter = self._letter()
-            if letter or time.monotonic() - shown > BEAT:
+            if self._left() or time.monotonic() - shown > BEAT:
+                self._pending = self._pending or self._letter()
                 try:
-                    self._send(letter)
+                    self._send()
                     shown = time.monotonic()
                 except failures.kinds() as failure:
                     _print(f"  {self.store.url} does not take the log: {failure}")
-                    self._back(letter)
                     if until and time.monotonic() > until:
                         return
                     self._rest()
                     continue
-            if self._closing and not self._said and not self._facts:
+            if self._closing and not self._left():
                 return
 
     def _letter(self) -> dict[str, Any]:
+        """All that is new, as the next letter."""
+        letter: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds")}
+        if series := self._new_of_series():
+            letter["series"] = series
         with self._lock:
-            letter, self._facts = self._facts, {}
+            letter |= self._facts
+            self._facts = {}
             if self._said:
                 letter["log"], self._said = self._said, []
         return letter
 
-    def _back(self, letter: dict[str, Any]) -> None:
-        """Keep for later what could not be sent."""
-        with self._lock:
-            self._said = letter.pop("log", []) + self._said
-            self._facts = letter | self._facts
-
-    def _send(self, letter: dict[str, Any]) -> None:
-        moment = datetime.now(UTC).isoformat(timespec="seconds")
-        series, seen = self._new_of_series()
-        more = {"series": series} if series else {}
-        self._box.write(self.node, self._number + 1, {"at": moment, **letter, **more})
-        self._number += 1
-        self._series = {name: size for name, size in (self._series | seen).items() if size}
+    def _send(self) -> None:
         if self._box.stopped():
             self.end("somebody asked for its end")
+        if self._number is None:  # an earlier try of this attempt may have written some
+            self._number = self._box.last(self.node)
+        self._box.write(self.node, self._number + 1, self._pending)
+        self._number, self._pending = self._number + 1, {}
 
-    def _new_of_series(self) -> tuple[dict[str, Any], dict[str, int]]:
+    def _new_of_series(self) -> dict[str, Any]:
         """What the series of trainings under way have more than the last letter said."""
-        found, seen = {}, {}
+        found, there = {}, set()
         for path in live.folder().glob("*.tsv"):
-            content = path.read_bytes()
-            start = self._series.get(path.name, 0)
-            start = start if start <= len(content) else 0
-            if len(content) > start:
-                found[path.name] = {"from": start, "text": content[start:].decode()}
-                seen[path.name] = len(content)
-        for name in self._series.keys() - {path.name for path in live.folder().glob("*.tsv")}:
-            found[name], seen[name] = {"from": 0, "text": ""}, 0  # its training has ended
-        return found, seen
+            with suppress(FileNotFoundError):  # its training has just ended
+                content = path.read_bytes()
+                there.add(path.name)
+                start = self._series.get(path.name, 0)
+                start = start if start <= len(content) else 0
+                if len(content) > start:
+                    found[path.name] = {"from": start, "text": content[start:].decode()}
+                    self._series[path.name] = len(content)
+        for name in self._series.keys() - there:
+            found[name] = {"from": 0, "text": ""}
+            del self._series[name]
+        return found
 
     def _rest(self) -> None:
         """Wait, and connect anew: a connection that broke does not mend."""
-        time.sleep(min(AGAIN, 1.0 + self._number))
+        time.sleep(min(AGAIN, 1.0 + (self._number or 0)))
         self.store = Store(self.job.remote["name"], settings.load())
         self._box = Mailbox(self.store, self.job.id, self.job.attempt)
 
 
 def _print(text: str) -> None:
-    """Say it here, too; a disk that is full there is no reason to fail."""
-    with suppress(OSError):
+    """Say it here, too; a full disk, or a locale that lacks a letter, is no reason to fail."""
+    with suppress(OSError, UnicodeEncodeError):
         print(text, flush=True)
