@@ -287,11 +287,11 @@ def test_a_locale_that_lacks_a_letter_does_not_end_a_job(
 def test_a_remote_that_refuses_ends_a_job_at_once_and_a_lost_wire_does_not(
     box: Mailbox, monkeypatch: pytest.MonkeyPatch, failure: OSError, barred: bool
 ) -> None:
-    def fails(*_: Any) -> Any:
+    def fails(*_: Any, **more: Any) -> Any:
         raise failure
 
     one = Post(job(), 0)
-    monkeypatch.setattr(one.store, "entries", fails)
+    monkeypatch.setattr(one.store.fs, "put_file", fails)
     if not barred:
         one.reach()
         return

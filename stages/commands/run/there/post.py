@@ -56,13 +56,14 @@ class Post:
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def reach(self) -> None:
-        """Look whether letters can be sent at all.
+        """Send a first letter, to see whether that can be done at all.
 
         Raises:
             TunesmithError: the remote refuses; a connection that does not hold may do so again.
         """
+        self._pending = self._letter()
         try:
-            self._number = self._box.last(self.node)
+            self._send()
         except failures.kinds() as failure:
             what, do = failures.cause(self.store.kind, self.store.url, failure)
             if not what.startswith(failures.LOST):
