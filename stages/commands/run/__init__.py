@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import NoReturn
 
 from stages.commands.remote import failures
@@ -174,7 +173,9 @@ def noted(wanted: Job, place: Place, bring: str) -> Record:
     """A job that is about to begin, written down with what its stages have in dvc.lock here."""
     here = graph.lock()
     before = {address: here[address] for address in wanted.needed if address in here}
-    record = Record(wanted, place.options.model_dump(), begun=now(), bring=bring, before=before)
+    record = Record(
+        wanted, place.options.model_dump(), begun=records.now(), bring=bring, before=before
+    )
     records.save(record)
     return record
 
@@ -263,7 +264,7 @@ def conclude(record: Record, store: Store, fresh: bool = True) -> None:
         print("\n".join(f"  {line}" for line in taking.take(record, over, store)))
     if over.code != 0:
         ending.failed(record, over, store)
-    record = record.but(state=records.DONE, ended=now())
+    record = record.but(state=records.DONE, ended=records.now())
     ending.clear(record, store)
     print(f"{record.job.id}: done on {record.job.place}; {listing.spent(record, record.ended)}")
 
@@ -271,8 +272,3 @@ def conclude(record: Record, store: Store, fresh: bool = True) -> None:
 def _leave(record: Record) -> NoReturn:
     print(f"\n{record.job.id} goes on without this end.\n  {AFTER.format(record.job.id)}")
     sys.exit(130)
-
-
-def now() -> str:
-    """The time, in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,7 +1,6 @@
 """A job in; ended, with the machine that was started for it, and what is left of it kept, out."""
 
 import sys
-from datetime import UTC, datetime
 from typing import NoReturn
 
 from stages.commands.remote import failures
@@ -34,7 +33,7 @@ def give_up(record: Record, failure: BaseException | str, begun: bool = True) ->
                 file=sys.stderr,
             )
             return
-    record.but(state=records.FAILED, ended=now(), reason=reason)
+    record.but(state=records.FAILED, ended=records.now(), reason=reason)
     taking.clean(record)
 
 
@@ -64,11 +63,11 @@ def failed(record: Record, over: Ended, store: Store) -> NoReturn:
     reason = over.reason.rstrip(".") or f"DVC ended there with {over.code}"
     for line in checkpoints(record, store):
         print(f"  {line}")
-    record = record.but(state=records.FAILED, ended=now(), reason=reason)
+    record = record.but(state=records.FAILED, ended=records.now(), reason=reason)
     clear(record, store)
     typed = f"tunesmith run {' '.join(record.job.targets)} --on {record.job.place}"
     print(
-        f"\n{record.job.id} did not end well: {reason}; {listing.spent(record, now())}\n"
+        f"\n{record.job.id} did not end well: {reason}; {listing.spent(record, records.now())}\n"
         f"  what is finished stays there and at {store.name}\n"
         f"  to go on: {typed}",
         file=sys.stderr,
@@ -144,7 +143,7 @@ def _take(record: Record, store: Store) -> None:
         print("\n".join(f"  {line}" for line in taking.take(record, over, store)))
     for line in checkpoints(record, store):
         print(f"  {line}")
-    record = record.but(state=records.STOPPED, ended=now(), reason=over.reason)
+    record = record.but(state=records.STOPPED, ended=records.now(), reason=over.reason)
     clear(record, store)
     print(f"{record.job.id}: {record.state}; {listing.spent(record, record.ended)}")
 
@@ -174,8 +173,3 @@ def forget(record: Record, yes: bool) -> None:
                 clear(record, store)
         records.forget(record)
     print(f"{job.id}: forgotten")
-
-
-def now() -> str:
-    """The time, in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

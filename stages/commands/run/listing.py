@@ -4,7 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -101,7 +101,7 @@ def row(record: Record, there: str) -> dict[str, Any]:
         there: what its place says, while it is under way.
     """
     under_way = record.state in records.OPEN
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    now = records.now()
     until = now if under_way or record.left else record.ended
     return {
         "job": record.job.id,

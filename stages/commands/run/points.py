@@ -240,7 +240,7 @@ def close(record: Record, store: Store, over: Ended) -> None:
     except TunesmithError as failure:
         print(f"  {failure.what}", flush=True)
     state = records.FAILED if over.code else records.DONE
-    record = record.but(state=state, ended=run.now(), reason=over.reason)
+    record = record.but(state=state, ended=records.now(), reason=over.reason)
     if over.code == 0 and not record.reason:
         records.forget(record)
 
@@ -257,7 +257,7 @@ def given_up(record: Record, store: Store, reason: str) -> Lost:
         place.plugin.stop(record.job, place.options)
     except TunesmithError as failure:
         why = f"{reason}; given up without an answer: {failure.what}"
-    record.but(state=records.FAILED, ended=run.now(), reason=why)
+    record.but(state=records.FAILED, ended=records.now(), reason=why)
     return Lost(f"{place.name}: {why}")
 
 
