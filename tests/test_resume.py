@@ -12,6 +12,7 @@ from pathlib import Path
 import killing
 import psutil
 import pytest
+import small_project
 from dvc.repo import Repo
 from project import ROOT, make
 
@@ -345,6 +346,20 @@ def test_a_lock_file_that_was_cut_off_anywhere_is_made_whole(workspace):
 
     assert wrong == []
     assert mending.mend() == []
+
+
+def test_a_stage_that_the_files_of_a_job_have_no_more_is_not_put_back(workspace):
+    """A job's checkout has the commit as HEAD, and in the index the files as they were sent."""
+    convert()
+    commit()
+    small_project.git(workspace, "init", "-q")
+    small_project.git(workspace, "add", "-f", "dvc.lock")
+    small_project.git(workspace, "commit", "-q", "-m", "Built")
+    Path("dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    small_project.git(workspace, "add", "-f", "dvc.lock")
+
+    assert mending.mend() == []
+    assert graph.lock() == {}
 
 
 def test_an_empty_account_of_a_run_goes_since_dvc_fails_on_it(workspace):

@@ -107,8 +107,11 @@ def _said(row: Any) -> bool:
 
 
 def _of_git(lock: Path, known: Mapping[str, graph.Stage]) -> dict[str, Any]:
-    """What the lock file says that git holds; nothing where it holds none."""
-    words = ["git", "show", f"HEAD:./{lock}"]
+    """What the lock file says that git's index holds; nothing where it holds none.
+
+    The index is the commit, or what is newer: the files that a job elsewhere was sent.
+    """
+    words = ["git", "show", f":./{lock}"]
     done = subprocess.run(words, capture_output=True, check=False)
     if done.returncode:
         return {}
