@@ -312,7 +312,9 @@ def test_machines_that_share_a_home_know_which_they_are_and_where_they_meet(
 
 def test_a_job_that_does_not_end_by_its_hours_is_ended_from_outside() -> None:
     assert "timeout --kill-after=120 9000 python3 -" in sky.task(job(hours=2.0), GPU, "")["run"]
-    assert "timeout" not in sky.task(job(), GPU, "")["run"]
+    assert sky.Options(kind="sky", resources=GPU).hours == 24
+    with pytest.raises(ValidationError, match="0 would never end a machine that is paid for"):
+        sky.Options(kind="sky", resources=GPU, hours=0.0)
 
 
 # --- the program ---

@@ -12,9 +12,9 @@ disk; the driver (580 or newer) is the machine's own.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from stages.core.jobs import Common
 
@@ -42,6 +42,16 @@ def setup() -> list[str]:
         f"{_PIP} --require-hashes --no-deps --only-binary :all: -r env/cuda.lock",
         f"{_PIP} -c env/data.lock -c env/torch.lock -c env/dev.lock -e '.[torch,ssh,s3]'",
     ]
+
+
+def _ends(hours: float) -> float:
+    if not hours:
+        raise ValueError("0 would never end a machine that is paid for; write how many hours")
+    return hours
+
+
+# `hours` of a place that rents: a training that hangs is never idle, and would cost for ever.
+RentedHours = Annotated[float, Field(ge=0.0), AfterValidator(_ends)]
 
 
 class Prepared(Common):

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from stages.core import secrecy
-from stages.core.preparing import Prepared
+from stages.core.preparing import Prepared, RentedHours
 
 
 class Options(Prepared):
@@ -27,14 +27,7 @@ class Options(Prepared):
     git: str
     image: Annotated[str, Field(min_length=1)] = "python:3.12-bookworm"
     namespace: Annotated[str, Field(pattern=r"^[\w.-]*$")] = ""
-    hours: Annotated[float, Field(ge=0.0)] = 6.0
-
-    @field_validator("hours")
-    @classmethod
-    def _ends(cls, hours: float) -> float:
-        if not hours:
-            raise ValueError("0 would never end a machine that is paid for; write how many hours")
-        return hours
+    hours: RentedHours = 6.0
 
     @field_validator("env_file")
     @classmethod

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 from stages.core import secrecy
 from stages.core.errors import TunesmithError
 from stages.core.jobs import ENDED, NONE, RUNNING, UNKNOWN, Job
-from stages.core.preparing import Prepared
+from stages.core.preparing import Prepared, RentedHours
 from stages.places.sky import program, tasks
 from stages.places.sky.tasks import name, task
 
@@ -36,11 +36,13 @@ class Options(Prepared):
     Attributes:
         resources: what is rented, in SkyPilot's own words: infra, accelerators, cpus, memory,
             disk_size, image_id, use_spot and so on.
+        hours: after so many the job ends itself, and half an hour later from outside; never 0.
         idle_minutes: the machine is given back after so many without a job.
         program: `sky`, by name or path.
     """
 
     resources: dict[str, Any]
+    hours: RentedHours = 24.0
     idle_minutes: int = Field(default=5, ge=1)
     program: str = Field(default="sky", min_length=1)
 
@@ -76,7 +78,7 @@ def require(job: Job, options: Options) -> None:
                 f"{secret} is not set here.",
                 where=f"places.yaml: {job.place}.secrets",
                 why="SkyPilot takes its value from this environment to the machine.",
-                do=f"export {secret}=…    or a line of local.env",
+                do=f"export {secret}=…    in this terminal",
             )
     answer = program.ask(options.program, "check", task(job, options.resources, ""))
     if answer.code:

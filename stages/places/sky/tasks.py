@@ -72,5 +72,5 @@ def run(job: Job, commit: str, script: str) -> str:
         first = '"$(echo "$SKYPILOT_NODE_IPS" | head -n 1)"'
         lines.append(f"export TUNESMITH_MASTER={first}:{PORT}")
     # The worker counts the hours; this holds where it does not come to that.
-    limit = f"timeout --kill-after=120 {int(job.hours * 3600) + SLACK} " if job.hours else ""
-    return "\n".join([*lines, f"{limit}python3 - <<'{mark}'", script.rstrip("\n"), mark, ""])
+    limit = f"timeout --kill-after=120 {int(job.hours * 3600) + SLACK}"
+    return "\n".join([*lines, f"{limit} python3 - <<'{mark}'", script.rstrip("\n"), mark, ""])

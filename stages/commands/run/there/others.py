@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from stages.commands.remote import failures, settings
@@ -98,7 +99,10 @@ class Steps:
 
     def still(self) -> float:
         """Seconds since the last look that has seen a new step."""
-        found = sorted((path.name, path.stat().st_size) for path in live.folder().glob("*.tsv"))
+        found = []
+        for path in sorted(live.folder().glob("*.tsv")):
+            with suppress(FileNotFoundError):  # its training has just ended
+                found.append((path.name, path.stat().st_size))
         if found != self._seen:
             self._seen, self._moved = found, time.monotonic()
         return time.monotonic() - self._moved
@@ -116,10 +120,8 @@ class Port:
     def dead(self) -> float:
         """Seconds for which it has not answered any more; 0 before it first did."""
         if time.monotonic() - self._asked > min(PROBE, STILL / 4):
-            try:
+            with suppress(OSError):  # it does not answer
                 socket.create_connection((self._host, self._port), timeout=PROBE).close()
                 self._answered = time.monotonic()
-            except OSError:
-                pass
             self._asked = time.monotonic()
         return 0.0 if self._answered is None else time.monotonic() - self._answered
